@@ -1,0 +1,1 @@
+"""One folder a deployed function: main.py starts it, endpoints.py says what it answers."""

@@ -1,0 +1,1 @@
+"""delivery-webhook: providers tell what became of what was sent."""

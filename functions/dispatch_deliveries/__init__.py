@@ -1,0 +1,1 @@
+"""dispatch-deliveries: the only function that sends."""

@@ -1,0 +1,1 @@
+"""send-alert: members quote and send alerts."""

@@ -1,0 +1,28 @@
+"""What send-alert answers: a member's quotes and sends."""
+
+from __future__ import annotations
+
+from shared import alerts, auth, database, kick, settings, web
+from shared.settings import Environment
+
+
+def create(environment: Environment | None = None) -> web.Function:
+    """The function, ready to serve. Raises SettingsError."""
+    environment = settings.present() if environment is None else environment
+    rest = settings.DatabaseSettings.read("member", environment)
+    verifier = auth.TokenVerifier(settings.AuthSettings.read(environment), database.fetch_document)
+    kicker = kick.Kicker(settings.DispatchSettings.read(environment))
+    function = web.Function("send-alert", settings.WebSettings.read(environment))
+    member = web.member(verifier, database.PostgrestTransport(rest), rest)
+
+    @function.endpoint("POST /", caller=member)
+    def send(request: web.Request, db: database.Database) -> web.Response:
+        answer = alerts.send(db, request.parse(alerts.SendAlert))
+        kicker.kick()  # the dispatcher starts at once; if this fails, its timer is the safety net
+        return web.accepted(answer)
+
+    @function.endpoint("POST /quote", caller=member)
+    def quote(request: web.Request, db: database.Database) -> web.Response:
+        return web.ok(alerts.quote(db, request.parse(alerts.SendAlert)))
+
+    return function

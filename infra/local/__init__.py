@@ -1,0 +1,1 @@
+"""The embedded stack: a real Supabase core without Docker, stand-in carriers and the `credoalert` command line."""

@@ -1,0 +1,1 @@
+"""The importable package: a small kernel, one flat module a domain, one file a channel."""

@@ -1,0 +1,605 @@
+-- Sending: the quote and the fan-out of an alert, in one transaction with its reservation.
+
+-- Tables -------------------------------------------------------------------------------------------------------------
+
+-- who has something to be claimed: one row an organisation, channel and lane. Dispatchers take turns by it
+create table private.queues (
+  organisation_id uuid not null references public.organisations (id) on delete cascade,
+  channel public.channel not null,
+  lane smallint not null,
+  due_at timestamptz not null,    -- nothing can be claimed before
+  served_at timestamptz not null, -- whose turn it is
+  primary key (organisation_id, channel, lane)
+);
+create index queues_turn on private.queues (channel, lane, served_at);
+
+alter table private.queues enable row level security;
+
+create function private.feed_queue(p_organisation_id uuid, p_channel public.channel, p_lane smallint, p_due_at timestamptz)
+returns void
+language sql
+set search_path = ''
+as $$
+  insert into private.queues (organisation_id, channel, lane, due_at, served_at)
+  values (p_organisation_id, p_channel, p_lane, p_due_at, clock_timestamp())
+  on conflict (organisation_id, channel, lane) do update
+  set due_at = least(queues.due_at, excluded.due_at)
+$$;
+
+-- Making -------------------------------------------------------------------------------------------------------------
+
+-- checks what was asked and writes the alert as quoted; refuses with 404 what is not the organisation's
+create function private.make_alert(p_organisation_id uuid, p_alert jsonb)
+returns public.alerts
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_alert public.alerts;
+  v_missing uuid;
+begin
+  v_alert.organisation_id := p_organisation_id;
+  v_alert.id := (p_alert ->> 'alert_id')::uuid;
+  v_alert.title := p_alert ->> 'title';
+  v_alert.template_id := (p_alert ->> 'template_id')::uuid;
+  v_alert.expires_at := coalesce((p_alert ->> 'expires_at')::timestamptz, now() + interval '24 hours');
+  v_alert.group_ids := array(select distinct e::uuid from jsonb_array_elements_text(coalesce(nullif(p_alert -> 'group_ids', 'null'), '[]')) as e);
+  v_alert.contact_ids := array(select distinct e::uuid from jsonb_array_elements_text(coalesce(nullif(p_alert -> 'contact_ids', 'null'), '[]')) as e);
+  v_alert.request_hash := sha256(convert_to(p_alert::text, 'UTF8'));
+
+  if v_alert.id is null or abs(extract(epoch from private.time_of(v_alert.id) - now())) is distinct from
+    least(abs(extract(epoch from private.time_of(v_alert.id) - now())), 86400) then
+    perform private.refuse(422, 'alert_id_invalid', 'Choose a new UUID version 7 (RFC 9562), made within the last day.');
+  end if;
+  if char_length(coalesce(v_alert.title, '')) not between 1 and 200 or not private.is_clean(v_alert.title) then
+    perform private.refuse(422, 'title_invalid', 'A title has 1 to 200 characters and no control characters.');
+  end if;
+  if coalesce(p_alert ->> 'severity', '') not in ('critical', 'urgent', 'normal') then
+    perform private.refuse(422, 'severity_unknown', 'A severity is critical, urgent or normal.');
+  end if;
+  v_alert.severity := p_alert ->> 'severity';
+  if v_alert.expires_at <= now() then
+    perform private.refuse(422, 'expiry_past', 'expires_at is in the past: nothing could be delivered.');
+  end if;
+  if jsonb_typeof(p_alert -> 'channels') is distinct from 'array' or exists (
+    select from jsonb_array_elements_text(p_alert -> 'channels') as c
+    where c not in ('sms', 'voice', 'email', 'webhook')
+  ) then
+    perform private.refuse(422, 'channel_unknown', 'Give channels among sms, voice, email and webhook.');
+  end if;
+  v_alert.channels := array(select e::public.channel from jsonb_array_elements_text(p_alert -> 'channels') as e);
+  if cardinality(v_alert.channels) = 0
+    or cardinality(v_alert.channels) <> (select count(distinct c) from unnest(v_alert.channels) as c) then
+    perform private.refuse(422, 'channels_invalid', 'Give each channel once, and at least one.');
+  end if;
+
+  select t.version into v_alert.template_version
+  from public.templates t
+  where t.organisation_id = p_organisation_id and t.id = v_alert.template_id;
+  if v_alert.template_version is null then
+    perform private.refuse(404, 'template_not_found', 'This organisation has no template with this id.');
+  end if;
+  select w into v_missing
+  from unnest(v_alert.group_ids) as w
+  where not exists (select from public.groups g where g.organisation_id = p_organisation_id and g.id = w)
+  limit 1;
+  if v_missing is not null then
+    perform private.refuse(
+      404, 'group_not_found', 'This organisation has no group with this id.', jsonb_build_object('group_id', v_missing)
+    );
+  end if;
+  select w into v_missing
+  from unnest(v_alert.contact_ids) as w
+  where not exists (select from public.contacts c where c.organisation_id = p_organisation_id and c.id = w)
+  limit 1;
+  if v_missing is not null then
+    perform private.refuse(
+      404, 'contact_not_found', 'This organisation has no contact with this id.', jsonb_build_object('contact_id', v_missing)
+    );
+  end if;
+
+  begin
+    insert into public.alerts (
+      organisation_id, id, title, severity, state, channels, template_id, template_version, price_version,
+      group_ids, contact_ids, expires_at, request_hash, created_by
+    )
+    values (
+      p_organisation_id, v_alert.id, v_alert.title, v_alert.severity, 'quoted', v_alert.channels, v_alert.template_id,
+      v_alert.template_version, private.price_version(), v_alert.group_ids, v_alert.contact_ids, v_alert.expires_at,
+      v_alert.request_hash, auth.uid()
+    )
+    returning * into v_alert;
+  exception when unique_violation then
+    perform private.refuse(409, 'alert_id_taken', 'Another alert has this id: choose a new one.');
+  end;
+  perform private.pin_contents(v_alert, coalesce(nullif(p_alert -> 'variables', 'null'), '{}'));
+  return v_alert;
+end
+$$;
+
+-- the texts of the pinned version, parsed, with the alert's own values in; every channel must have one
+create function private.pin_contents(p_alert public.alerts, p_variables jsonb)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_silent public.channel;
+begin
+  insert into private.alert_contents (organisation_id, alert_id, channel, language, subject, body, html)
+  select
+    c.organisation_id, p_alert.id, c.channel, c.language,
+    private.fill(private.parse_text(c.subject), p_variables),
+    private.fill(private.parse_text(c.body), p_variables),
+    private.fill(private.parse_text(c.html), p_variables, true)
+  from public.template_contents c
+  where c.organisation_id = p_alert.organisation_id
+    and c.template_id = p_alert.template_id
+    and c.version = p_alert.template_version
+    and c.channel = any (p_alert.channels);
+
+  update private.alert_contents c
+  set
+    segments = case
+      when channel = 'sms' and cardinality((body).variables) = 0 then private.sms_segments((body).literals[1])
+    end,
+    ascii_size = case when channel = 'sms' then private.sms_fixed_size(array_to_string((body).literals, '')) end,
+    needed = (
+      select array_agg(n.variable)
+      from (
+        select private.needed_variables(c.body)
+        union select private.needed_variables(c.subject)
+        union select private.needed_variables(c.html)
+      ) as n (variable)
+      where n.variable <> 'name'
+    )
+  where organisation_id = p_alert.organisation_id and alert_id = p_alert.id;
+
+  select w into v_silent
+  from unnest(p_alert.channels) as w
+  where not exists (
+    select from private.alert_contents c
+    where c.organisation_id = p_alert.organisation_id and c.alert_id = p_alert.id and c.channel = w
+  )
+  limit 1;
+  if v_silent is not null then
+    perform private.refuse(
+      422, 'content_missing', format('The template has no content for the channel %s.', v_silent),
+      jsonb_build_object('channel', v_silent)
+    );
+  end if;
+end
+$$;
+
+-- Audience -----------------------------------------------------------------------------------------------------------
+
+-- the people an alert is for, once each, with the language that each channel speaks to them
+create function private.people(p_alert public.alerts)
+returns table (contact_id uuid, language text, restricted boolean)
+language sql
+stable
+set search_path = ''
+as $$
+  select c.id, c.language, c.restricted_at is not null
+  from (
+    select m.contact_id
+    from public.group_members m
+    where m.organisation_id = p_alert.organisation_id and m.group_id = any (p_alert.group_ids)
+    union
+    select unnest(p_alert.contact_ids)
+  ) as wanted
+  join public.contacts c on c.organisation_id = p_alert.organisation_id and c.id = wanted.contact_id
+$$;
+
+-- which pinned language a channel uses for each language that the people speak: exact, then base, then the
+-- organisation's own, then any
+create function private.spoken(p_alert public.alerts)
+returns table (language text, channel public.channel, content_language text)
+language sql
+stable
+set search_path = ''
+as $$
+  select heard.language, said.channel, said.language
+  from (
+    select null as language
+    union
+    select distinct c.language from public.contacts c where c.organisation_id = p_alert.organisation_id
+  ) as heard
+  cross join unnest(p_alert.channels) as wanted (channel)
+  cross join lateral (
+    select c.channel, c.language
+    from private.alert_contents c
+    join public.organisations o on o.id = c.organisation_id
+    where c.organisation_id = p_alert.organisation_id and c.alert_id = p_alert.id and c.channel = wanted.channel
+    order by
+      c.language = heard.language desc nulls last,
+      split_part(c.language, '-', 1) = split_part(heard.language, '-', 1) desc nulls last,
+      c.language = o.language desc,
+      c.language
+    limit 1
+  ) as said
+$$;
+
+-- every path of an alert, explained: planned with its price, or skipped with its reason. One row a person and channel;
+-- of several addresses the first usable one; of several people on one destination the first person only.
+-- SMS segments come without rendering where they can: the fixed part was measured once (ascii_size: GSM septets, or minus
+-- its UTF-16 units), plain values only add their length; anything else is rendered and measured whole
+create function private.audience(p_alert public.alerts)
+returns table (
+  number bigint, contact_id uuid, step smallint, channel public.channel, language text, address_id uuid, country text,
+  destination_hash bytea, destination_tail text, segments smallint, cost integer, state public.delivery_state, reason text
+)
+language sql
+stable
+set search_path = ''
+as $$
+  with step as materialized (
+    select s.channel, s.position::smallint as step, private.kind_for(s.channel) as kind
+    from unnest(p_alert.channels) with ordinality as s (channel, position)
+  ),
+  blocked as materialized (
+    select s.destination_hash, step.channel, min(s.reason) as reason
+    from public.suppressions s
+    join step on s.channel is null or s.channel = step.channel
+    where s.organisation_id = p_alert.organisation_id
+    group by s.destination_hash, step.channel
+  ),
+  said as materialized (
+    select
+      s.language, s.channel, s.content_language, c.body, c.segments, c.ascii_size, c.needed,
+      c.needed is not null or (s.channel = 'sms' and c.segments is null) as personal,
+      -- the usual text has few variables: their values are joined right here, far cheaper than a call for each row
+      s.channel = 'sms' and c.segments is null and c.ascii_size is not null
+        and cardinality((c.body).variables) <= 4 as is_short,
+      (c.body).variables[1] as v1, (c.body).variables[2] as v2, (c.body).variables[3] as v3, (c.body).variables[4] as v4,
+      (c.body).fallbacks[1] as f1, (c.body).fallbacks[2] as f2, (c.body).fallbacks[3] as f3, (c.body).fallbacks[4] as f4
+    from private.spoken(p_alert) as s
+    join private.alert_contents c
+      on c.organisation_id = p_alert.organisation_id and c.alert_id = p_alert.id
+      and c.channel = s.channel and c.language = s.content_language
+  ),
+  path as (
+    select
+      p.contact_id, p.language, p.restricted, step.step, step.channel,
+      a.id as address_id, a.country, a.destination_hash, right(a.value, 4) as destination_tail, blocked.reason as blocked,
+      row_number() over (
+        partition by step.step, p.contact_id
+        order by blocked.reason is not null, a.position, a.id
+      ) as choice
+    from private.people(p_alert) as p
+    cross join step
+    left join public.addresses a
+      on a.organisation_id = p_alert.organisation_id and a.contact_id = p.contact_id and a.kind = step.kind
+    left join blocked on blocked.destination_hash = a.destination_hash and blocked.channel = step.channel
+  ),
+  judged as (
+    select
+      path.*,
+      case
+        when restricted then 'restricted'
+        when address_id is null then 'no_address'
+        when blocked = 'opt_out' then 'opted_out'
+        when blocked is not null then 'suppressed'
+        when row_number() over (
+          partition by step, destination_hash, restricted or blocked is not null order by contact_id
+        ) > 1 then 'duplicate_path'
+      end as skip
+    from path
+    where choice = 1
+  ),
+  priced as (
+    select
+      j.*, s.content_language, s.body, s.segments, s.ascii_size, price.credits_per_unit,
+      person.name, person.external_id, person.attributes,
+      case
+        when j.skip is not null then j.skip
+        when price.credits_per_unit is null then 'price_missing'
+        when s.needed is not null and exists (
+          select from unnest(s.needed) as n
+          where coalesce(case n when 'external_id' then person.external_id else person.attributes ->> n end, '') = ''
+        ) then 'variable_missing'
+      end as why,
+      case
+        when s.is_short and j.skip is null then
+          coalesce(nullif(case s.v1 when 'name' then name when 'external_id' then external_id else attributes ->> s.v1 end, ''), s.f1, '')
+          || coalesce(nullif(case s.v2 when 'name' then name when 'external_id' then external_id else attributes ->> s.v2 end, ''), s.f2, '')
+          || coalesce(nullif(case s.v3 when 'name' then name when 'external_id' then external_id else attributes ->> s.v3 end, ''), s.f3, '')
+          || coalesce(nullif(case s.v4 when 'name' then name when 'external_id' then external_id else attributes ->> s.v4 end, ''), s.f4, '')
+      end as values
+    from judged j
+    left join said s on coalesce(s.language, '') = coalesce(j.language, '') and s.channel = j.channel
+    left join public.contacts person
+      on s.personal and person.organisation_id = p_alert.organisation_id and person.id = j.contact_id
+    left join public.prices price
+      on price.version = p_alert.price_version and price.channel = j.channel and price.country = j.country
+    offset 0 -- a fence: what is computed here is computed once a row
+  ),
+  sized as (
+    select
+      p.*,
+      case
+        when why is not null then 0
+        when channel <> 'sms' then 1
+        when segments is not null then segments
+        when octet_length(values) = length(values) and values !~ '[`^{}\[\]~|\\\x01-\x1f\x7f]' then
+          case
+            when ascii_size + length(values) between 0 and 160 and ascii_size >= 0 then 1
+            when ascii_size >= 0 then (ascii_size + length(values) + 152) / 153
+            when length(values) - ascii_size <= 70 then 1
+            else (length(values) - ascii_size + 66) / 67
+          end
+        else private.sms_segments(private.render(body, name, external_id, attributes))
+      end as size
+    from priced p
+    offset 0
+  )
+  select
+    row_number() over (), contact_id, step, channel, content_language, address_id, country, destination_hash,
+    destination_tail, size::smallint, coalesce(size * credits_per_unit, 0),
+    case when why is null then 'planned' else 'skipped' end::public.delivery_state, why
+  from sized
+$$;
+
+-- who lacks a value that the text needs; names contacts by id, never by what we hold of them
+create function private.refuse_missing_values(p_alert public.alerts)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_missing jsonb;
+begin
+  with lacking as (
+    select distinct a.contact_id, person.external_id, n as variable
+    from private.audience(p_alert) as a
+    join private.alert_contents c
+      on c.organisation_id = p_alert.organisation_id and c.alert_id = p_alert.id
+      and c.channel = a.channel and c.language = a.language
+    join public.contacts person on person.organisation_id = p_alert.organisation_id and person.id = a.contact_id
+    cross join unnest(c.needed) as n
+    where a.reason = 'variable_missing'
+      and coalesce(case n when 'external_id' then person.external_id else person.attributes ->> n end, '') = ''
+    order by a.contact_id, n
+    limit 21
+  )
+  select jsonb_agg(jsonb_build_object('contact_id', contact_id, 'external_id', external_id, 'variable', variable))
+  into v_missing
+  from lacking;
+
+  perform private.refuse(
+    422, 'variable_missing',
+    'Some contacts lack a value that the template needs: fill it in, give a fallback, or leave these contacts out.',
+    jsonb_build_object(
+      'contacts', (select jsonb_agg(e) from jsonb_array_elements(v_missing) with ordinality as m (e, n) where n <= 20),
+      'more', jsonb_array_length(v_missing) > 20
+    )
+  );
+end
+$$;
+
+-- an upper bound of the audience, cheap: people in several groups count several times
+create function private.audience_bound(p_alert public.alerts)
+returns bigint
+language sql
+stable
+set search_path = ''
+as $$
+  select cardinality(p_alert.contact_ids) + (
+    select count(*)
+    from public.group_members m
+    where m.organisation_id = p_alert.organisation_id and m.group_id = any (p_alert.group_ids)
+  )
+$$;
+
+-- 1 to max_recipients people, or a refusal with the figures. A large audience is joined in sets, a small one by index
+create function private.size_audience(p_alert public.alerts)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_bound bigint := private.audience_bound(p_alert);
+  v_limit integer;
+  v_people bigint;
+begin
+  select max_recipients into v_limit from public.organisations where id = p_alert.organisation_id;
+  if v_bound > v_limit then
+    select count(*) into v_people from private.people(p_alert);
+    if v_people > v_limit then
+      perform private.refuse(
+        422, 'audience_too_large', format('The audience has %s people; the organisation''s limit is %s.', v_people, v_limit),
+        jsonb_build_object('recipients', v_people, 'limit', v_limit)
+      );
+    end if;
+  end if;
+  if v_bound = 0 then
+    perform private.refuse(422, 'audience_empty', 'Nobody is in these groups: add contacts or choose others.');
+  end if;
+  perform set_config('enable_nestloop', case when v_bound > 1000 then 'off' else 'on' end, true);
+end
+$$;
+
+create function private.refuse_missing_prices(p_missing jsonb)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if p_missing is not null then
+    perform private.refuse(
+      422, 'price_missing', 'The price list has no price for some countries: leave these contacts out or ask for a price.',
+      jsonb_build_object('prices', p_missing)
+    );
+  end if;
+end
+$$;
+
+-- Operations ---------------------------------------------------------------------------------------------------------
+
+-- what a send would do and cost, by channel, country and reason; changes nothing that lasts
+create function private.quote_alert(p_organisation_id uuid, p_alert jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+set work_mem = '256MB'
+set enable_nestloop = on
+set jit = off
+as $$
+declare
+  v_alert public.alerts;
+  v_quote jsonb;
+begin
+  perform private.authorise(p_organisation_id, 'alerts.send');
+  v_alert := private.make_alert(p_organisation_id, p_alert);
+  perform private.size_audience(v_alert);
+
+  with path as (
+    select channel, country, state, reason, count(*) as rows, sum(segments) as segments, sum(cost) as credits
+    from private.audience(v_alert)
+    group by channel, country, state, reason
+  )
+  select jsonb_build_object(
+    'alert_id', v_alert.id,
+    'recipients', (sum(rows) / cardinality(v_alert.channels))::integer,
+    'planned', coalesce(sum(rows) filter (where state = 'planned'), 0),
+    'segments', coalesce(sum(segments), 0),
+    'credits', coalesce(sum(credits), 0),
+    'skipped', (
+      select coalesce(jsonb_object_agg(reason, rows), '{}')
+      from (select reason, sum(rows) as rows from path where state = 'skipped' and reason not in ('price_missing', 'variable_missing') group by reason) as s
+    ),
+    'by_channel_and_country', (
+      select coalesce(jsonb_agg(jsonb_build_object(
+        'channel', channel, 'country', country, 'planned', rows, 'segments', segments, 'credits', credits
+      ) order by channel, country), '[]')
+      from path where state = 'planned'
+    ),
+    'prices_missing', (
+      select jsonb_agg(jsonb_build_object('channel', channel, 'country', country, 'recipients', rows) order by channel, country)
+      from path where reason = 'price_missing'
+    ),
+    'variable_missing', coalesce(bool_or(reason = 'variable_missing'), false),
+    'have', coalesce((select available from public.credit_accounts where organisation_id = p_organisation_id), 0)
+  ) into v_quote
+  from path;
+
+  perform private.refuse_missing_prices(nullif(v_quote -> 'prices_missing', 'null'));
+  if (v_quote ->> 'variable_missing')::boolean then
+    perform private.refuse_missing_values(v_alert);
+  end if;
+  -- a quote leaves no alert behind: the same id can be sent afterwards
+  delete from public.alerts where organisation_id = p_organisation_id and id = v_alert.id;
+  return v_quote - 'prices_missing' - 'variable_missing';
+end
+$$;
+
+-- freezes the audience as deliveries, reserves what they cost and opens the queues, all or nothing.
+-- A repeat of the same request returns the first answer; another request under the same id is refused (409)
+create function private.send_alert(p_organisation_id uuid, p_alert jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+set work_mem = '256MB'
+set enable_nestloop = on
+set jit = off
+as $$
+declare
+  v_alert public.alerts;
+  v_tally jsonb;
+  v_answer jsonb;
+begin
+  perform private.authorise(p_organisation_id, 'alerts.send');
+
+  -- two clicks on "send" at once: the second waits and gets the first answer
+  perform pg_advisory_xact_lock(hashtextextended(p_alert ->> 'alert_id', 0));
+  select * into v_alert
+  from public.alerts
+  where organisation_id = p_organisation_id and id = (p_alert ->> 'alert_id')::uuid;
+  if v_alert.id is not null then
+    if v_alert.request_hash = sha256(convert_to(p_alert::text, 'UTF8')) and v_alert.answer is not null then
+      return v_alert.answer || '{"repeated": true}';
+    end if;
+    perform private.refuse(409, 'alert_id_taken', 'Another alert has this id: choose a new one.');
+  end if;
+
+  v_alert := private.make_alert(p_organisation_id, p_alert);
+  perform private.size_audience(v_alert);
+
+  with planned as (
+    insert into public.deliveries (
+      organisation_id, alert_id, number, contact_id, address_id, claimable_at, state_changed_at, cost, channel, state,
+      step, lane, segments, country, language, reason, destination_hash, destination_tail
+    )
+    select
+      v_alert.organisation_id, v_alert.id, a.number, a.contact_id, a.address_id,
+      case when a.state = 'planned' then now() end, now(), a.cost, a.channel, a.state,
+      a.step, v_alert.lane, a.segments, a.country, a.language, a.reason, a.destination_hash, a.destination_tail
+    from private.audience(v_alert) as a
+    returning channel, country, state, reason, segments, cost
+  ),
+  counted as (
+    select channel, country, state, reason, count(*) as rows, sum(segments) as segments, sum(cost) as credits
+    from planned
+    group by channel, country, state, reason
+  )
+  select jsonb_build_object(
+    'recipients', (sum(rows) / cardinality(v_alert.channels))::integer,
+    'planned', coalesce(sum(rows) filter (where state = 'planned'), 0),
+    'segments', coalesce(sum(segments), 0),
+    'credits', coalesce(sum(credits), 0),
+    'variable_missing', coalesce(bool_or(reason = 'variable_missing'), false),
+    'channels', (select jsonb_agg(distinct channel) from counted where state = 'planned'),
+    'skipped', (
+      select coalesce(jsonb_object_agg(reason, rows), '{}')
+      from (select reason, sum(rows) as rows from counted where state = 'skipped' group by reason) as s
+    ),
+    'prices_missing', (
+      select jsonb_agg(jsonb_build_object('channel', channel, 'country', country, 'recipients', rows) order by channel, country)
+      from counted where reason = 'price_missing'
+    )
+  ) into v_tally
+  from counted;
+
+  perform private.refuse_missing_prices(nullif(v_tally -> 'prices_missing', 'null'));
+  if (v_tally ->> 'variable_missing')::boolean then
+    perform private.refuse_missing_values(v_alert);
+  end if;
+  v_answer := jsonb_build_object(
+    'alert_id', v_alert.id, 'recipients', v_tally -> 'recipients', 'planned', v_tally -> 'planned', 'skipped', v_tally -> 'skipped',
+    'segments', v_tally -> 'segments', 'credits_reserved', v_tally -> 'credits'
+  );
+  update public.alerts
+  set state = case when (v_tally ->> 'planned')::integer > 0 then 'sending' else 'completed' end::public.alert_state,
+    completed_at = case when (v_tally ->> 'planned')::integer = 0 then now() end,
+    answer = v_answer
+  where organisation_id = p_organisation_id and id = v_alert.id;
+
+  perform private.feed_queue(p_organisation_id, c::public.channel, v_alert.lane, now())
+  from jsonb_array_elements_text(nullif(v_tally -> 'channels', 'null')) as c
+  order by c;
+  -- the account's row last: whoever else spends waits for milliseconds only
+  perform private.reserve_credits(p_organisation_id, v_alert.id, (v_tally ->> 'credits')::bigint);
+  return v_answer;
+end
+$$;
+
+-- Doors --------------------------------------------------------------------------------------------------------------
+
+create function public.quote_alert(p_organisation_id uuid, p_alert jsonb)
+returns jsonb language sql security invoker set search_path = '' set statement_timeout = '120s'
+begin atomic
+  select private.quote_alert(p_organisation_id, p_alert);
+end;
+
+create function public.send_alert(p_organisation_id uuid, p_alert jsonb)
+returns jsonb language sql security invoker set search_path = '' set statement_timeout = '120s'
+begin atomic
+  select private.send_alert(p_organisation_id, p_alert);
+end;
+
+-- Access -------------------------------------------------------------------------------------------------------------
+
+select private.open_to('authenticated', 'quote_alert');
+select private.open_to('authenticated', 'send_alert');

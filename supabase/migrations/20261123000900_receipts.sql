@@ -1,0 +1,419 @@
+-- Receipts: what providers and people tell us, in any order and repeated; the inbox for what nobody can place yet.
+
+-- Tables -------------------------------------------------------------------------------------------------------------
+
+-- every provider event once, by a key of its own; no address and no text is kept. Unplaced ones wait here
+create table private.receipts (
+  provider text not null check (provider in ('twilio', 'resend')),
+  event_key text not null check (char_length(event_key) between 1 and 200),
+  kind text not null check (kind in ('message', 'call', 'email')),
+  alert_id uuid,
+  number integer,
+  attempt smallint,
+  provider_id text,
+  status text not null,
+  code text,
+  occurred_at timestamptz not null,
+  received_at timestamptz not null default now(),
+  applied_at timestamptz,
+  primary key (provider, event_key)
+);
+create index receipts_waiting on private.receipts (provider_id) where applied_at is null;
+
+-- what a provider's status means here; an unknown status is kept raw and changes nothing
+create table private.provider_statuses (
+  kind text not null,
+  status text not null,
+  state public.delivery_state not null,
+  reason text,
+  primary key (kind, status),
+  constraint undelivered_has_a_reason check (state <> 'undelivered' or reason is not null)
+);
+
+-- messages that people send us; matched to alerts and opt-outs later, never lost
+create table private.inbound_messages (
+  provider text not null,
+  provider_id text not null,
+  channel public.channel not null,
+  sender text not null,
+  recipient text not null,
+  body text not null check (char_length(body) <= 4000),
+  opt_out_type text,
+  received_at timestamptz not null default now(),
+  primary key (provider, provider_id)
+);
+
+create table public.responses (
+  organisation_id uuid not null,
+  alert_id uuid not null,
+  number integer not null,
+  id uuid not null default private.new_id(),
+  contact_id uuid not null,
+  source text not null check (source in ('key_press', 'sms_reply', 'link')),
+  source_id text not null,
+  option text not null check (char_length(option) between 1 and 100),
+  is_clear boolean not null,
+  received_at timestamptz not null default now(),
+  primary key (organisation_id, id),
+  unique (organisation_id, source, source_id, option),
+  foreign key (organisation_id, alert_id) references public.alerts (organisation_id, id) on delete cascade
+);
+create index responses_alert on public.responses (organisation_id, alert_id, number);
+
+-- Data ---------------------------------------------------------------------------------------------------------------
+
+-- https://www.twilio.com/docs/messaging/api/message-resource#message-status-values
+-- https://www.twilio.com/docs/voice/api/call-resource#call-status-values
+-- https://resend.com/docs/dashboard/webhooks/event-types
+insert into private.provider_statuses (kind, status, state, reason)
+values
+  ('message', 'accepted', 'handed_over', null), ('message', 'scheduled', 'handed_over', null),
+  ('message', 'queued', 'handed_over', null), ('message', 'sending', 'handed_over', null),
+  ('message', 'sent', 'sent', null), ('message', 'delivered', 'delivered', null), ('message', 'read', 'delivered', null),
+  ('message', 'undelivered', 'undelivered', 'carrier'), ('message', 'failed', 'undelivered', 'carrier'),
+  ('message', 'canceled', 'undelivered', 'cancelled_at_provider'),
+  ('call', 'queued', 'handed_over', null), ('call', 'initiated', 'handed_over', null), ('call', 'ringing', 'sent', null),
+  ('call', 'in-progress', 'sent', null), ('call', 'completed', 'delivered', null),
+  ('call', 'busy', 'undelivered', 'busy'), ('call', 'no-answer', 'undelivered', 'no_answer'),
+  ('call', 'failed', 'undelivered', 'carrier'), ('call', 'canceled', 'undelivered', 'cancelled_at_provider'),
+  ('email', 'sent', 'sent', null), ('email', 'delivery_delayed', 'sent', null),
+  ('email', 'delivered', 'delivered', null), ('email', 'opened', 'delivered', null),
+  ('email', 'clicked', 'delivered', null), ('email', 'complained', 'delivered', null),
+  ('email', 'bounced', 'undelivered', 'bounced'), ('email', 'failed', 'undelivered', 'carrier'),
+  ('email', 'suppressed', 'undelivered', 'suppressed_at_provider');
+
+-- Projection ---------------------------------------------------------------------------------------------------------
+
+-- applies receipts that are stored and not applied yet, given by key: the highest rank wins, whatever the order.
+-- A receipt also proves acceptance, so a row in doubt is settled by it; a duplicate of an abandoned attempt is written
+-- down as an event. Returns how many found their row
+create function private.apply_receipts(p_receipts jsonb)
+returns integer
+language plpgsql
+set search_path = ''
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+  v_now timestamptz := clock_timestamp();
+  v_done record;
+begin
+  with receipt as materialized (
+    select
+      a.organisation_id, r.alert_id, r.number, r.attempt, r.provider, r.event_key, r.kind, r.provider_id, r.status, r.code,
+      r.occurred_at, s.state as told, s.reason as told_reason, coalesce(t.rank, 0) as told_rank
+    from jsonb_to_recordset(p_receipts) as k (provider text, event_key text)
+    join private.receipts r on r.provider = k.provider and r.event_key = k.event_key and r.applied_at is null
+    join public.alerts a on a.id = r.alert_id
+    left join private.provider_statuses s on s.kind = r.kind and s.status = r.status
+    left join private.delivery_states t on t.state = s.state
+  ),
+  subject as materialized (
+    select distinct organisation_id, alert_id, number from receipt
+  ),
+  locked as materialized (
+    select d.organisation_id, d.alert_id, d.number, d.state, d.cost, d.handed_over_at, d.destination_hash, n.rank
+    from subject s
+    join public.deliveries d using (organisation_id, alert_id, number)
+    join private.delivery_states n on n.state = d.state
+    order by d.alert_id, d.number
+    for update of d
+  ),
+  best as (
+    select distinct on (r.organisation_id, r.alert_id, r.number)
+      r.organisation_id, r.alert_id, r.number, r.told, r.told_reason, r.told_rank, r.provider_id, r.code
+    from receipt r
+    where r.told is not null
+    order by r.organisation_id, r.alert_id, r.number, r.told_rank desc, r.occurred_at
+  ),
+  instant as (
+    select
+      organisation_id, alert_id, number,
+      min(occurred_at) as first_at,
+      min(occurred_at) filter (where told_rank >= 4) as sent_at,
+      min(occurred_at) filter (where told = 'delivered') as delivered_at
+    from receipt
+    where told is not null
+    group by organisation_id, alert_id, number
+  ),
+  updated as (
+    update public.deliveries d
+    set
+      state = case when b.told_rank > l.rank then b.told else d.state end,
+      reason = case when b.told_rank > l.rank then b.told_reason else d.reason end,
+      failure_code = case when b.told_rank > l.rank then b.code else d.failure_code end,
+      claimable_at = case when b.told_rank > l.rank then null else d.claimable_at end,
+      state_changed_at = case when b.told_rank > l.rank then v_now else d.state_changed_at end,
+      handed_over_at = coalesce(d.handed_over_at, i.first_at),
+      sent_at = least(d.sent_at, i.sent_at),
+      delivered_at = least(d.delivered_at, i.delivered_at),
+      provider_id = coalesce(d.provider_id, b.provider_id)
+    from locked l
+    join best b using (organisation_id, alert_id, number)
+    join instant i using (organisation_id, alert_id, number)
+    where d.organisation_id = l.organisation_id and d.alert_id = l.alert_id and d.number = l.number
+      -- a row that ended without a send stays as it is: its receipt is an event, and a finding for the reconciliation
+      and l.rank < 9
+    returning
+      d.organisation_id, d.alert_id, d.number, d.cost,
+      l.handed_over_at is null and l.state in ('planned', 'claimed', 'outcome_unknown') as newly_accepted
+  ),
+  written as (
+    insert into public.delivery_events (
+      organisation_id, alert_id, number, at, kind, state, attempt, provider_id, status, code
+    )
+    select
+      r.organisation_id, r.alert_id, r.number, r.occurred_at, 'receipt', coalesce(r.told, l.state), r.attempt, r.provider_id,
+      r.status, r.code
+    from receipt r
+    join locked l using (organisation_id, alert_id, number)
+    returning number
+  ),
+  placed as (
+    update private.receipts r
+    set applied_at = v_now
+    from receipt x
+    join locked l using (organisation_id, alert_id, number)
+    where r.provider = x.provider and r.event_key = x.event_key
+    returning r.event_key
+  )
+  select
+    (select count(*) from placed) as applied,
+    (select jsonb_agg(c) from (
+      select organisation_id, alert_id, sum(cost) as settle
+      from updated where newly_accepted group by organisation_id, alert_id
+    ) as c) as changes,
+    (select jsonb_agg(s) from (
+      select distinct
+        r.organisation_id, l.destination_hash,
+        case r.status when 'complained' then 'complaint' when 'bounced' then 'bounce' else 'opt_out' end as reason,
+        case r.kind when 'email' then 'email' else 'sms' end as channel
+      from receipt r
+      join locked l using (organisation_id, alert_id, number)
+      where (r.kind = 'email' and (r.status = 'complained' or (r.status = 'bounced' and r.code = 'Permanent')))
+        or (r.kind = 'message' and r.code = '21610')
+    ) as s) as blocked
+  into v_done;
+
+  perform private.suppress(
+    s.organisation_id, s.destination_hash, s.channel::public.channel, s.reason::public.suppression_reason, 'receipt'
+  )
+  from jsonb_to_recordset(v_done.blocked) as s (organisation_id uuid, destination_hash bytea, reason text, channel text);
+  perform private.settle_credits(v_done.changes, 'receipt', gen_random_uuid()::text);
+  return v_done.applied;
+end
+$$;
+
+-- stores each event once and applies it when its row is there. An event without our reference waits for its provider id
+create function private.record_receipts(p_receipts jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_new jsonb;
+  v_count integer;
+  v_applied integer := 0;
+begin
+  with incoming as (
+    select distinct on (r.provider, r.event_key) r.*
+    from jsonb_to_recordset(p_receipts) as r (
+      provider text, event_key text, kind text, delivery_id text, attempt integer, provider_id text, status text, code text,
+      occurred_at timestamptz
+    )
+  ),
+  stored as (
+    insert into private.receipts (
+      provider, event_key, kind, alert_id, number, attempt, provider_id, status, code, occurred_at
+    )
+    select
+      i.provider, i.event_key, i.kind,
+      coalesce(substr(i.delivery_id, 1, 32)::uuid, known.alert_id),
+      coalesce(substr(i.delivery_id, 34)::integer, known.number),
+      i.attempt, i.provider_id, left(i.status, 40), left(i.code, 60),
+      -- a provider's clock may be wrong: never later than now
+      least(coalesce(i.occurred_at, now()), now())
+    from incoming i
+    left join lateral (
+      select e.alert_id, e.number
+      from public.delivery_events e
+      where i.delivery_id is null and e.kind = 'accepted' and e.provider_id = i.provider_id
+      limit 1
+    ) as known on true
+    order by i.provider, i.event_key
+    on conflict (provider, event_key) do nothing
+    returning provider, event_key, alert_id
+  )
+  select count(*), jsonb_agg(jsonb_build_object('provider', provider, 'event_key', event_key)) filter (where alert_id is not null)
+  into v_count, v_new
+  from stored;
+
+  if v_new is not null then
+    v_applied := private.apply_receipts(v_new);
+  end if;
+  return jsonb_build_object(
+    'stored', v_count, 'repeated', jsonb_array_length(p_receipts) - v_count, 'applied', v_applied,
+    'waiting', v_count - v_applied
+  );
+end
+$$;
+
+-- receipts that came before the row knew its provider id
+create function private.replay_receipts(p_provider_ids text[])
+returns integer
+language plpgsql
+set search_path = ''
+set enable_seqscan = off
+as $$
+declare
+  v_found jsonb;
+begin
+  if p_provider_ids is null or not exists (select from private.receipts where applied_at is null limit 1) then
+    return 0;
+  end if;
+  with placed as (
+    update private.receipts r
+    set alert_id = e.alert_id, number = e.number
+    from public.delivery_events e
+    where r.applied_at is null and r.provider_id = any (p_provider_ids)
+      and e.kind = 'accepted' and e.provider_id = r.provider_id
+      and r.alert_id is null
+    returning r.provider, r.event_key
+  )
+  select jsonb_agg(placed) into v_found from placed;
+  if v_found is null then
+    return 0;
+  end if;
+  return private.apply_receipts(v_found);
+end
+$$;
+
+-- Inbound and answers ------------------------------------------------------------------------------------------------
+
+create function private.record_inbound(p_messages jsonb)
+returns jsonb
+language sql
+security definer
+set search_path = ''
+as $$
+  with stored as (
+    insert into private.inbound_messages (
+      provider, provider_id, channel, sender, recipient, body, opt_out_type, received_at
+    )
+    select
+      m.provider, m.provider_id, m.channel, m.sender, m.recipient, left(coalesce(m.body, ''), 4000), m.opt_out_type,
+      coalesce(m.received_at, now())
+    from jsonb_to_recordset(p_messages) as m (
+      provider text, provider_id text, channel public.channel, sender text, recipient text, body text, opt_out_type text,
+      received_at timestamptz
+    )
+    on conflict (provider, provider_id) do nothing
+    returning provider_id
+  )
+  select jsonb_build_object(
+    'stored', (select count(*) from stored),
+    'repeated', jsonb_array_length(p_messages) - (select count(*) from stored)
+  )
+$$;
+
+-- key 1 acknowledges; any other is kept as unclear and changes no state
+create function private.record_answer(p_answer jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := clock_timestamp();
+  v_delivery public.deliveries;
+  v_option text := left(coalesce(nullif(p_answer ->> 'option', ''), 'none'), 100);
+  v_is_clear boolean;
+begin
+  select d.* into v_delivery
+  from public.alerts a
+  join public.deliveries d on d.organisation_id = a.organisation_id and d.alert_id = a.id
+  where a.id = substr(p_answer ->> 'delivery_id', 1, 32)::uuid
+    and d.number = substr(p_answer ->> 'delivery_id', 34)::integer
+  for update of d;
+  if v_delivery.alert_id is null then
+    return jsonb_build_object('recorded', false, 'clear', false);
+  end if;
+  v_is_clear := v_option = '1';
+
+  insert into public.responses (
+    organisation_id, alert_id, number, contact_id, source, source_id, option, is_clear, received_at
+  )
+  values (
+    v_delivery.organisation_id, v_delivery.alert_id, v_delivery.number, v_delivery.contact_id, p_answer ->> 'source',
+    coalesce(p_answer ->> 'provider_id', p_answer ->> 'delivery_id'), v_option, v_is_clear, v_now
+  )
+  on conflict (organisation_id, source, source_id, option) do nothing;
+  if not found then
+    return jsonb_build_object('recorded', false, 'clear', v_is_clear);
+  end if;
+  insert into public.delivery_events (organisation_id, alert_id, number, at, kind, state, attempt, provider_id, status)
+  values (
+    v_delivery.organisation_id, v_delivery.alert_id, v_delivery.number, v_now, 'answer',
+    case when v_is_clear then 'answered' else v_delivery.state end, (p_answer ->> 'attempt')::smallint,
+    p_answer ->> 'provider_id', case when v_is_clear then 'clear' else 'unclear' end
+  );
+
+  if v_is_clear and v_delivery.state in ('planned', 'claimed', 'outcome_unknown', 'handed_over', 'sent', 'delivered', 'undelivered', 'no_receipt') then
+    update public.deliveries
+    set state = 'answered', reason = null, claimable_at = null, state_changed_at = v_now, answered_at = v_now,
+      handed_over_at = coalesce(handed_over_at, v_now), sent_at = coalesce(sent_at, v_now),
+      delivered_at = coalesce(delivered_at, v_now)
+    where organisation_id = v_delivery.organisation_id and alert_id = v_delivery.alert_id and number = v_delivery.number;
+    if v_delivery.handed_over_at is null and v_delivery.state in ('planned', 'claimed', 'outcome_unknown') then
+      perform private.settle_credits(
+        jsonb_build_array(jsonb_build_object(
+          'organisation_id', v_delivery.organisation_id, 'alert_id', v_delivery.alert_id, 'settle', v_delivery.cost
+        )),
+        'answer', gen_random_uuid()::text
+      );
+    end if;
+  end if;
+  return jsonb_build_object('recorded', true, 'clear', v_is_clear);
+end
+$$;
+
+-- Doors --------------------------------------------------------------------------------------------------------------
+
+create function public.record_receipts(p_receipts jsonb)
+returns jsonb language sql security invoker set search_path = ''
+begin atomic
+  select private.record_receipts(p_receipts);
+end;
+
+create function public.record_inbound(p_messages jsonb)
+returns jsonb language sql security invoker set search_path = ''
+begin atomic
+  select private.record_inbound(p_messages);
+end;
+
+create function public.record_answer(p_answer jsonb)
+returns jsonb language sql security invoker set search_path = ''
+begin atomic
+  select private.record_answer(p_answer);
+end;
+
+-- Access -------------------------------------------------------------------------------------------------------------
+
+alter table private.receipts enable row level security;
+alter table private.provider_statuses enable row level security;
+alter table private.inbound_messages enable row level security;
+alter table public.responses enable row level security;
+
+revoke all on public.responses from public, anon, authenticated, service_role;
+grant select on public.responses to authenticated;
+
+create policy "Responses can be read by members who may read deliveries" on public.responses
+for select to authenticated
+using (organisation_id = any (array(select private.organisations_with('deliveries.read'))));
+
+select private.open_to('service_role', 'record_receipts');
+select private.open_to('service_role', 'record_inbound');
+select private.open_to('service_role', 'record_answer');

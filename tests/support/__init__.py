@@ -1,0 +1,1 @@
+"""What the tests share: a stack of their own, its members, and small helpers."""
