@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 DEMO ?=
 TESTS ?=
 SOURCES := shared functions infra tests
+NODE_STAMP := infra/local/node_modules/.credoalert-stamp
 NODE_INPUTS := $(addprefix infra/local/,package.json package-lock.json .npmrc node.py)
 
 .DEFAULT_GOAL := help
@@ -14,7 +15,7 @@ NODE_INPUTS := $(addprefix infra/local/,package.json package-lock.json .npmrc no
 help: ## Show these lines
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.stamp-python $(VENV)/.stamp-node ## Install everything that is needed, as the locks say
+setup: $(VENV)/.stamp-python $(NODE_STAMP) ## Install everything that is needed, as the locks say
 
 demo: setup ## Send one alert to thousands through four channels and reconcile it; DEMO="--recipients 20000" adds options
 	@$(BIN)/credoalert demo $(DEMO)
@@ -59,6 +60,5 @@ $(VENV)/.stamp-python: requirements-dev.lock pyproject.toml | $(BIN)/python
 	$(BIN)/python -m compileall -q $(SOURCES)
 	@touch $@
 
-$(VENV)/.stamp-node: $(NODE_INPUTS) $(VENV)/.stamp-python
+$(NODE_STAMP): $(NODE_INPUTS) | $(VENV)/.stamp-python
 	$(BIN)/python -m infra.local.node
-	@touch $@

@@ -1,1 +1,1 @@
-"""Everything around the platform: the embedded stack, deployment and benchmarks. Nothing in shared or functions knows it."""
+"""Around the platform: the embedded stack, deployment, benchmarks. Nothing in shared or functions knows them."""

@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 from shared.values import AddressKind
 
-LONGEST_EMAIL = 254  # RFC 5321, 4.5.3.1.3
+LONGEST_EMAIL = 254  # RFC 5321, 4.5.3.1
+LONGEST_LOCAL_PART = 64
 LONGEST_ENDPOINT = 2000
 _PORTS = (None, 443, 8443)
 
@@ -35,7 +36,7 @@ def phone(text: str, country: str | None = None) -> str:
     Refuses what is no number, and numbers that cost or earn someone money: premium rate, shared cost,
     satellite.
     """
-    import phonenumbers as library  # noqa: PLC0415 (imports and voice alone need it)
+    import phonenumbers as library
 
     if _PHONE_SHAPE.fullmatch(text) is None:
         raise AddressError("must be a phone number of digits, spaces and + ( ) . -")
@@ -61,15 +62,15 @@ def email(text: str) -> str:
     RFC 5321 lets a host tell "Bob" from "bob", but none that matters does, and two spellings must be one
     destination.
     """
-    from email_validator import EmailNotValidError, validate_email  # noqa: PLC0415
+    from email_validator import EmailNotValidError, validate_email
 
     try:
         checked = validate_email(text.strip(), check_deliverability=False, allow_smtputf8=False)
     except EmailNotValidError:
         raise AddressError("must be an e-mail address, such as name@example.com") from None
     address = checked.ascii_email
-    if address is None or len(address) > LONGEST_EMAIL:
-        raise AddressError("must be an e-mail address of at most 254 characters")
+    if address is None or len(address) > LONGEST_EMAIL or address.index("@") > LONGEST_LOCAL_PART:
+        raise AddressError("must be an e-mail address of at most 254 characters, 64 before the @")
     return address.lower()
 
 

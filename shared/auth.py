@@ -77,7 +77,7 @@ class KeySet:
 
 def _keys(document: Mapping[str, Any]) -> dict[str, Any]:
     """Public keys for signatures by id. Symmetric keys and unknown kinds have no place in a public set."""
-    from jwt import PyJWK  # noqa: PLC0415 (53 ms: not before the first token)
+    from jwt import PyJWK
 
     allowed = {("EC", "P-256"): "ES256", ("RSA", None): "RS256"}
     found = {}
@@ -105,7 +105,7 @@ class TokenVerifier:
 
     def verify(self, token: str) -> Member:
         """The member who holds this token. Raises Refusal 401, or Unavailable when the keys can't be had."""
-        import jwt  # noqa: PLC0415
+        import jwt
 
         if len(token) > LONGEST_TOKEN:
             raise refused("it is too long")

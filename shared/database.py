@@ -67,7 +67,7 @@ def _identity(api_key: str, token: str | None) -> dict[str, str]:
 
 
 def failure(status: int, body: Mapping[str, Any]) -> AppError:
-    """What PostgREST's error means to our caller. `body`: {"code", "message", "details", "hint"}, or empty."""
+    """What PostgREST's error means to our caller. `body`: {code, message, details, hint}, or empty."""
     code = str(body.get("code") or "")
     if code.startswith("PT4") and len(code) == 5 and code[2:].isdigit():
         return _refusal(int(code[2:]), body)
@@ -132,7 +132,7 @@ class KeepAliveTransport:
         self._pool: Any = None
 
     def call(self, name: str, arguments: Mapping[str, Any], headers: Mapping[str, str]) -> Any:
-        import urllib3  # noqa: PLC0415
+        import urllib3
 
         if self._pool is None:  # after the server forked, never at import
             timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_SECONDS, read=self._timeout_seconds)
@@ -158,8 +158,8 @@ class PostgrestTransport:
         self._pool: Any = None
 
     def call(self, name: str, arguments: Mapping[str, Any], headers: Mapping[str, str]) -> Any:
-        import httpx  # noqa: PLC0415
-        from postgrest import APIError, SyncPostgrestClient  # noqa: PLC0415
+        import httpx
+        from postgrest import APIError, SyncPostgrestClient
 
         client = SyncPostgrestClient(
             self._settings.rest_url, headers=dict(headers), http_client=self._session(), retry_enabled=False
@@ -174,11 +174,12 @@ class PostgrestTransport:
 
     def _session(self) -> Any:
         if self._pool is None:
-            import httpx  # noqa: PLC0415
+            import httpx
 
             timeout = httpx.Timeout(self._settings.timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS)
             limits = httpx.Limits(max_connections=KEPT_CONNECTIONS)
-            self._pool = httpx.Client(timeout=timeout, limits=limits, trust_env=False)
+            secure = self._settings.rest_url.startswith("https")  # else no certificates are loaded: 37 ms
+            self._pool = httpx.Client(timeout=timeout, limits=limits, trust_env=False, verify=secure)
         return self._pool
 
 
@@ -204,8 +205,8 @@ class AsyncDatabase:
 
     async def rpc(self, name: str, **arguments: Any) -> Any:
         """As `Database.rpc`. Unavailable means that the call may or may not have been carried out."""
-        import aiohttp  # noqa: PLC0415
-        import orjson  # noqa: PLC0415
+        import aiohttp
+        import orjson
 
         headers = _identity(self._settings.api_key, None) | {"Content-Type": "application/json"}
         try:
@@ -227,7 +228,7 @@ class AsyncDatabase:
         if self._session is not None:
             return self._session
         if self._own is None:
-            import aiohttp  # noqa: PLC0415
+            import aiohttp
 
             connector = aiohttp.TCPConnector(limit=KEPT_CONNECTIONS, ttl_dns_cache=60)
             self._own = aiohttp.ClientSession(connector=connector, trust_env=False)
@@ -250,7 +251,7 @@ class AsyncDatabase:
 
 def fetch_document(url: str, *, timeout_seconds: float = 5) -> bytes:
     """GET a small public document, e.g. the key set of the auth server. Raises Unavailable."""
-    import urllib3  # noqa: PLC0415
+    import urllib3
 
     try:
         timeout = urllib3.Timeout(total=timeout_seconds)

@@ -24,6 +24,7 @@ from shared.values import Channel, FailureClass
 
 PATIENCE_SECONDS = 2.0  # a wait longer than this is the timer's business, not a running dispatcher's
 STOCK_PER_PLACE = 10  # messages claimed at once for each call in flight
+DOUBTS_PAUSE_SECONDS = 1.0
 BATCHES_IN_FLIGHT = 4  # where a request carries many messages
 
 
@@ -60,8 +61,10 @@ class ChannelRun:
         stop_at: float,
         clock: clocks.Clock,
         on_backlog: Callable[[], None],
+        is_stopping: Callable[[], bool],
     ) -> None:
         self._on_backlog = on_backlog
+        self._is_stopping = is_stopping
         self._channel = channel
         self._make_adapter = adapter
         self._database = database
@@ -82,9 +85,15 @@ class ChannelRun:
     async def run(self) -> None:
         """Settle what is in doubt and send what can be claimed, until nothing is due or the time is up."""
         try:
-            await asyncio.gather(self._settle_doubts(), self._send_claims())
+            sending = asyncio.create_task(self._send_claims())
+            await self._settle_doubts(sending)
+            await sending
         finally:
             await self._recorder.close()
+
+    def _is_over(self) -> bool:
+        """The budget is spent, or the platform wants this process to end: nothing more is claimed."""
+        return self._clock.monotonic() >= self._stop_at or self._is_stopping()
 
     async def _send_claims(self) -> None:
         adapter = self._make_adapter()
@@ -92,7 +101,7 @@ class ChannelRun:
         if adapter.batch_size == 1:
             places, batch = self._limits.in_flight, self._limits.in_flight * STOCK_PER_PLACE
         claim = await self._claim(batch)
-        stock: asyncio.Queue[Chunk | None] = asyncio.Queue(maxsize=places * 2)
+        stock: asyncio.Queue[Chunk | None] = asyncio.Queue(maxsize=max(places, batch // 2))
         senders = [asyncio.create_task(self._send_stock(adapter, stock)) for _ in range(places)]
         try:
             while claim is not None:
@@ -108,7 +117,7 @@ class ChannelRun:
 
     async def _claim(self, batch: int) -> tuple[Lease, float] | None:
         """The next lease with the instant by which its last call must begin; None when this run is over."""
-        while self._clock.monotonic() < self._stop_at and self._halted is None:
+        while not self._is_over() and self._halted is None:
             asked_at = self._clock.monotonic()
             try:
                 claim = await deliveries.claim(
@@ -149,7 +158,7 @@ class ChannelRun:
     async def _send(self, adapter: Adapter, chunk: Chunk) -> bool:
         """Send one chunk and keep its results; True when the provider throttled. Too late for the lease: back."""
         outcomes: Sequence[Outcome | str]
-        if self._halted is not None or self._clock.monotonic() >= chunk.begin_by:
+        if self._halted is not None or self._is_stopping() or self._clock.monotonic() >= chunk.begin_by:
             outcomes = ["returned"] * len(chunk.messages)
         else:
             outcomes = await self._call(adapter, chunk)
@@ -175,8 +184,9 @@ class ChannelRun:
             self._halted = error.code
             log.error("channel_halted", channel=self._channel.value, code=error.code)
 
-    async def _settle_doubts(self) -> None:
-        while self._clock.monotonic() < self._stop_at:
+    async def _settle_doubts(self, sending: asyncio.Task[None]) -> None:
+        """Ask about what is in doubt: what others left behind first, then what this run itself is unsure of."""
+        while not self._is_over():
             asked_at = self._clock.monotonic()
             try:
                 lease = await deliveries.claim_unknown(
@@ -187,9 +197,12 @@ class ChannelRun:
                 )
             except AppError as error:
                 log.warning("claim_failed", error, channel=self._channel.value)
-                return
+                lease = None
             if lease is None:
-                return
+                if sending.done():
+                    return
+                await asyncio.wait({sending}, timeout=DOUBTS_PAUSE_SECONDS)
+                continue
             begin_by = asked_at + self._limits.lease_seconds - self._limits.call_seconds
             adapter = self._make_adapter()
             if adapter.reconciles_by_resending:
@@ -254,9 +267,11 @@ class Dispatcher:
         worker: str,
         channels: Sequence[Channel] = tuple(Channel),
         on_backlog: Callable[[], None] | None = None,
+        is_stopping: Callable[[], bool] = lambda: False,
         clock: clocks.Clock = clocks.system,
     ) -> None:
         self._call_for_help = on_backlog
+        self._is_stopping = is_stopping
         self._database = database
         self._load = load
         self._limits = limits
@@ -278,6 +293,7 @@ class Dispatcher:
                 stop_at=stop_at,
                 clock=self._clock,
                 on_backlog=self._on_backlog,
+                is_stopping=self._is_stopping,
             )
             for channel in self._channels
         }

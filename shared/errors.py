@@ -34,13 +34,13 @@ class AppError(Exception):
         self.headers = dict(headers or {})
 
 
-class Refusal(AppError):  # noqa: N818 (what it is, in the words of the house)
+class Refusal(AppError):
     """The caller asked for something that will not be done: 4xx, nothing was changed."""
 
     status = 400
 
 
-class Unavailable(AppError):  # noqa: N818
+class Unavailable(AppError):
     """A part behind us did not answer: 503, the caller may repeat the same request."""
 
     status = 503

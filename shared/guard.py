@@ -61,7 +61,7 @@ _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9.-]+))(?::([0-9]{1,5}))?", re.
 _LOCAL_NAMES = (".localhost", ".local", ".internal", ".intranet", ".lan", ".arpa", ".onion", ".test")
 
 
-class UnsafeUrl(ValueError):  # noqa: N818 (reads as what it is at the place that catches it)
+class UnsafeUrl(ValueError):
     """A URL that we will not call. `code` is stable and names the reason; nothing in it repeats the URL."""
 
     def __init__(self, code: str) -> None:

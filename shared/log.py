@@ -28,6 +28,7 @@ _KEYS = (
 )
 ALLOWED = frozenset(_KEYS.split())
 LONGEST_VALUE = 120
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 DEEPEST_FRAMES = 4
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
@@ -78,9 +79,8 @@ class Log:
             line["dropped_keys"] = len(fields) - len(kept)
         if error is not None:
             line |= _described(error)
-        stream = self._stream or sys.stderr
-        stream.write(json.dumps(line, separators=(",", ":")) + "\n")
-        stream.flush()
+        stream = self._stream or sys.stderr  # which flushes at every line's end
+        stream.write(_encode(line) + "\n")
 
 
 def _plain(value: Any) -> Any:

@@ -32,7 +32,6 @@ REQUEST_ID = "X-Request-Id"
 ANSWER_LIMIT_BYTES = 64 * 1024
 LIST_LIMIT_BYTES = 1024 * 1024
 LONGEST_WAIT_SECONDS = 3600.0
-GUARDED_TIMEOUT_SECONDS = 15.0
 _CONNECT_TIMEOUT_SECONDS = 5.0
 _IDLE_SECONDS = 15.0  # below what load balancers keep, so that a reused connection is seldom one just closed
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -58,14 +57,14 @@ class Answer:
         return min(max(seconds, 0.0), LONGEST_WAIT_SECONDS)
 
 
-class AddressRefused(OSError):  # noqa: N818 (a refusal, not a fault)
+class AddressRefused(OSError):
     """A customer's endpoint resolved to an address that is not on the public internet."""
 
 
 class Outbound:
     """One shared session with limits, opened on first use in the running loop. Close it.
 
-    `timeout_seconds` bounds a whole call to a provider, `connections` how many are open at once; keep as
+    `timeout_seconds` bounds a whole call, to whomever, `connections` how many are open at once; keep as
     many calls in flight at most. `resolver` and `open_socket` are seams for tests.
     """
 
@@ -79,8 +78,8 @@ class Outbound:
         resolver: AbstractResolver | None = None,
         open_socket: Callable[..., socket.socket] = socket.socket,
     ) -> None:
-        import aiohttp  # noqa: PLC0415 (costs 250 ms: only a function that sends pays for it)
-        import yarl  # noqa: PLC0415
+        import aiohttp  # costs 250 ms: only a function that sends pays for it
+        import yarl
 
         self._aiohttp = aiohttp
         self._url = yarl.URL
@@ -195,7 +194,7 @@ class Outbound:
         connector = self._aiohttp.TCPConnector(
             limit=self._connections, keepalive_timeout=_IDLE_SECONDS, resolver=self._resolver
         )
-        self._session = self._new_session(connector, self._timeout_seconds)
+        self._session = self._new_session(connector)
         return self._session
 
     def _open_guarded(self) -> aiohttp.ClientSession:
@@ -206,17 +205,22 @@ class Outbound:
             resolver=self._resolver,
             socket_factory=self._guarded_socket,
         )
-        self._guarded_session = self._new_session(connector, GUARDED_TIMEOUT_SECONDS)
+        self._guarded_session = self._new_session(connector)
         return self._guarded_session
 
-    def _new_session(self, connector: aiohttp.TCPConnector, timeout_seconds: float) -> aiohttp.ClientSession:
+    def _new_session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         if self._closed:
             raise RuntimeError("This Outbound is closed")
         # connect < total, or running out of time while connecting would look like having written
-        connect_seconds = min(_CONNECT_TIMEOUT_SECONDS, timeout_seconds / 2)
+        connect_seconds = min(_CONNECT_TIMEOUT_SECONDS, self._timeout_seconds / 2)
+        timeout = self._aiohttp.ClientTimeout(
+            total=self._timeout_seconds,
+            connect=connect_seconds,
+            ceil_threshold=self._timeout_seconds + 1,  # aiohttp rounds longer ones up: a lease counts on it
+        )
         return self._aiohttp.ClientSession(
             connector=connector,
-            timeout=self._aiohttp.ClientTimeout(total=timeout_seconds, connect=connect_seconds),
+            timeout=timeout,
             cookie_jar=self._aiohttp.DummyCookieJar(),
             headers={"User-Agent": "CredoAlert/1", "Accept-Encoding": "identity"},
             auto_decompress=False,  # an answer that inflates would pass the limit

@@ -106,7 +106,7 @@ class TwilioVerifier:
     """
 
     def __init__(self, base_url: str, *auth_tokens: str) -> None:
-        from twilio import request_validator  # noqa: PLC0415 (28 ms that only callbacks pay)
+        from twilio import request_validator  # 28 ms that only callbacks pay
 
         tokens = _checked("Twilio's callbacks", auth_tokens, ISSUED_SECRET_LENGTH)
         self._validators = [request_validator.RequestValidator(token) for token in tokens]
@@ -156,7 +156,7 @@ class ResendVerifier:
     """
 
     def __init__(self, *secrets: str) -> None:
-        import standardwebhooks  # noqa: PLC0415
+        import standardwebhooks
 
         for secret in _checked("Resend's callbacks", secrets, ISSUED_SECRET_LENGTH):
             if len(_signing_key(secret)) < ISSUED_SECRET_LENGTH:

@@ -157,7 +157,7 @@ class TwilioRest:
         is asked with it and without it before we say that there is none. Raises SendError when the list
         can't tell.
         """
-        day = datetime.fromtimestamp(since - CLOCK_SLACK_SECONDS, UTC).date().isoformat()
+        day = datetime.fromtimestamp(since - CLOCK_SLACK_SECONDS, UTC).strftime("%Y-%m-%dT00:00:00Z")
         query = {"To": to, "PageSize": str(PAGE_SIZE)}
         for narrowed in ({f"{date_field}>": day}, {}):
             rows = await self._rows({**query, **narrowed})
@@ -187,22 +187,37 @@ class TwilioRest:
 
 
 class Callbacks:
-    """The URLs that Twilio calls back, signed so that a receipt names its delivery and attempt by itself."""
+    """The URLs that Twilio calls back, signed so that a receipt names its delivery and attempt by itself.
 
-    def __init__(self, settings: ChannelSettings) -> None:
-        self._base = f"{settings.functions_url}/delivery-webhook/twilio/"
+    `kind` is message, call or gather.
+    """
+
+    def __init__(self, settings: ChannelSettings, kind: str) -> None:
+        self._base = f"{settings.functions_url}/delivery-webhook/twilio/{kind}?d="
+        self._encoded_base = quote_plus(self._base)
         self._signer = LinkSigner(settings.link_secret)
 
-    def url(self, kind: str, delivery_id: str, attempt: int) -> str:
-        """`kind`: message, call or gather. The fragment asks for five retries and is not signed."""
+    def url(self, delivery_id: str, attempt: int, language: str = "") -> str:
+        """The fragment asks for five retries and is not signed. `language`: in which to reply, e.g. "fr"."""
         mac = self._signer.sign_link("delivery", delivery_id, attempt)
-        return f"{self._base}{kind}?d={delivery_id}&a={attempt}&m={mac}#rc=5&rp=all"
+        reply = f"&l={language}" if language else ""
+        return f"{self._base}{delivery_id}&a={attempt}&m={mac}{reply}#rc=5&rp=all"
+
+    def encoded(self, delivery_id: str, attempt: int) -> str:
+        """That URL for a form, without a language; the ids and the signature hold nothing that needs encoding."""
+        mac = self._signer.sign_link("delivery", delivery_id, attempt)
+        return f"{self._encoded_base}{delivery_id}%26a%3D{attempt}%26m%3D{mac}%23rc%3D5%26rp%3Dall"
 
 
-def encode_form(prefix: str, fields: list[tuple[str, str]]) -> bytes:
-    """A form as bytes: the part that never changes, already encoded, then the fields."""
-    parts = [f"{name}={quote_plus(value, errors='replace')}" for name, value in fields]
-    return "&".join([prefix, *parts] if prefix else parts).encode()
+class _FormTable(dict[int, str]):
+    """Form encoding by `str.translate`: each character is worked out once. Half the cost of `quote_plus`."""
+
+    def __missing__(self, code: int) -> str:
+        encoded = self[code] = quote_plus(chr(code), errors="replace")
+        return encoded
+
+
+FORM_TABLE: Mapping[int, str] = _FormTable()
 
 
 def _document(answer: Answer) -> Mapping[str, Any]:

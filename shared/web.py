@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import parse_qsl
 
 from shared import clock, log, problems
@@ -53,20 +53,27 @@ _CORS_HEADERS = {
 Model = TypeVar("Model", bound="BaseModel")
 
 
+class Headers(Protocol):
+    """Header fields by name, in any case."""
+
+    def get(self, name: str, default: str, /) -> str:
+        """The field's value, or the default."""
+
+
 @dataclass(slots=True)
 class Request:
-    """One request, free of any framework. `query` is the raw query string; header names are in lower case."""
+    """One request, free of any framework. `query` is the raw query string."""
 
     method: str
     path: str
     query: str
-    headers: Mapping[str, str]
+    headers: Headers
     body: bytes = b""
     oversized: bool = False  # the body is larger than LARGEST_BODY and was not kept
 
     def parse(self, model: type[Model]) -> Model:
         """The JSON body as a strict model. Raises Refusal 415, 400 (malformed) or 422 (with `errors`)."""
-        from pydantic import ValidationError  # noqa: PLC0415
+        from pydantic import ValidationError
 
         self._require("application/json")
         try:
@@ -120,7 +127,7 @@ def member(verifier: TokenVerifier, transport: Transport, settings: DatabaseSett
     """A signed-in member: the handler gets a Database that carries the member's own token."""
 
     def identify(request: Request) -> Database:
-        verified = verifier.verify(bearer(request.headers.get("authorization")))
+        verified = verifier.verify(bearer(request.headers.get("authorization", "")))
         return Database(transport, settings, verified.token)
 
     return identify
@@ -135,7 +142,7 @@ def callback(transport: Transport, settings: DatabaseSettings) -> Caller:
 
 def internal(secret: str) -> Caller:
     """Our own timer or another function, by the dispatch secret: the handler gets None."""
-    return lambda request: check_secret(bearer(request.headers.get("authorization")), secret)
+    return lambda request: check_secret(bearer(request.headers.get("authorization", "")), secret)
 
 
 @dataclass(slots=True)
@@ -194,7 +201,7 @@ class Function:
         methods = self._routes.get(request.path)
         if methods is None:
             raise Refusal("not_found", "Nothing is served at this path.", status=404)
-        if request.method == "OPTIONS" and "access-control-request-method" in request.headers:
+        if request.method == "OPTIONS" and request.headers.get("access-control-request-method", ""):
             return None
         route = methods.get(request.method)
         if route is None:
@@ -225,10 +232,11 @@ class Function:
 
     def _finish(self, request: Request, exchange: _Exchange, request_id: str, started: float) -> None:
         headers = exchange.response.headers
-        headers |= _SECURITY_HEADERS
         headers["X-Request-Id"] = request_id
-        origin = request.headers.get("origin")
-        if origin is not None and origin in self._settings.cors_origins:
+        if exchange.response.body:
+            headers |= _SECURITY_HEADERS
+        origin = request.headers.get("origin", "")
+        if origin in self._settings.cors_origins:
             headers |= _CORS_HEADERS | {
                 "Access-Control-Allow-Origin": origin,
                 "Access-Control-Allow-Methods": ", ".join(sorted(self._routes.get(request.path, ()))),
@@ -274,7 +282,7 @@ def _problem(error: AppError) -> Response:
 
 
 def _from_flask(request: flask.Request) -> Request:
-    headers = {name.lower(): value for name, value in request.headers.items()}
+    headers: Headers = request.headers
     query = request.query_string.decode("latin-1")
     length = request.content_length
     if length is not None and length > LARGEST_BODY:
@@ -285,7 +293,7 @@ def _from_flask(request: flask.Request) -> Request:
 
 
 def _to_flask(response: Response) -> flask.Response:
-    from flask import Response as FlaskResponse  # noqa: PLC0415
+    from flask import Response as FlaskResponse
 
     # functions-framework reads the whole rest of a request before it answers, unless the answer is a stream
     body: Any = iter([response.body]) if response.close else response.body
@@ -305,13 +313,13 @@ async def _from_starlette(request: starlette.requests.Request) -> Request:
         body += chunk
         if len(body) > LARGEST_BODY:
             break
-    headers = {name.lower(): value for name, value in request.headers.items()}
+    headers = request.headers
     oversized = len(body) > LARGEST_BODY
     return Request(request.method, request.url.path, request.url.query, headers, bytes(body), oversized)
 
 
 def _to_starlette(response: Response) -> starlette.responses.Response:
-    from starlette.responses import Response as StarletteResponse  # noqa: PLC0415
+    from starlette.responses import Response as StarletteResponse
 
     headers = dict(response.headers) | ({"Connection": "close"} if response.close else {})
     return StarletteResponse(

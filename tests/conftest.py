@@ -12,8 +12,9 @@ import psycopg
 import pytest
 
 from infra.local import process
+from infra.local.compose import PARTS
 from infra.local.settings import Settings
-from infra.local.stack import PARTS, Stack
+from infra.local.stack import Stack
 from tests.support.api import Caller, Member, make_member
 from tests.support.ports import free_port_base
 
@@ -62,7 +63,7 @@ def _connection(settings: Settings) -> Iterator[list[Sql]]:
 def sql(settings: Settings, _connection: list[Sql]) -> Iterator[Sql]:
     """The database as role postgres, every statement its own transaction; session settings end with the test."""
     if not _connection or _connection[0].closed:
-        _connection[:] = [psycopg.connect(settings.db_url, autocommit=True)]
+        _connection[:] = [psycopg.connect(settings.db_url, autocommit=True, prepare_threshold=None)]
     yield _connection[0]
     if not _connection[0].closed:
         _connection[0].rollback()

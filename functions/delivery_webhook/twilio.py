@@ -10,24 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
 from urllib.parse import parse_qsl
 
-from shared import receipts, web
+from shared import receipts, twiml, web
 from shared.database import Database
 from shared.errors import Refusal
 from shared.receipts import Receipt
 from shared.signatures import LinkSigner, TwilioVerifier
 from shared.values import parse_delivery_id
-
-_THANKS = {
-    "fr": (
-        "fr-FR",
-        "Merci. Votre réponse est enregistrée.",
-        "Votre réponse n'a pas été comprise. Au revoir.",
-    ),
-    "en": ("en-US", "Thank you. Your answer is recorded.", "Your answer was not understood. Goodbye."),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,18 +120,7 @@ def answer(signed: Signed, db: Database) -> web.Response:
     """Records the key that was pressed and says thank you. A key other than 1 is kept as unclear."""
     option, call = signed.fields.get("Digits", ""), signed.required("CallSid")
     clear = receipts.record_answer(db, signed.delivery_id, signed.attempt, option, call)
-    return web.Response(200, _spoken(signed.language[:2], clear), "text/xml; charset=utf-8")
-
-
-@lru_cache(maxsize=8)
-def _spoken(language: str, clear: bool) -> bytes:
-    from twilio.twiml.voice_response import VoiceResponse  # noqa: PLC0415 (only key presses pay for it)
-
-    voice, thanks, unclear = _THANKS.get(language, _THANKS["en"])
-    response = VoiceResponse()
-    response.say(thanks if clear else unclear, language=voice)
-    response.hangup()
-    return str(response).encode()
+    return web.Response(200, twiml.thanks(signed.language, clear), "text/xml; charset=utf-8")
 
 
 def keep_inbound(fields: dict[str, str], db: Database) -> None:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 from shared import clock, kick, settings, web
+from shared.errors import AppError
 from shared.settings import DispatchSettings, Environment
+from shared.stopping import Stopping
+
+if TYPE_CHECKING:
+    from shared.database import AsyncDatabase
 
 LAST_HOP = 100  # dispatchers that start one another without a timer or a send between them
-LEASE_SLACK_SECONDS = 15  # a place among the dispatchers outlives the budget by the calls that still end
+ALIVE_SECONDS = (
+    15  # a place among the dispatchers ends so long after the last sign of life: a killed one frees its own
+)
+SIGN_OF_LIFE_SECONDS = 5
 
 
 def create(environment: Environment | None = None) -> web.Function:
@@ -18,12 +29,16 @@ def create(environment: Environment | None = None) -> web.Function:
     service = settings.DatabaseSettings.read("service", environment)
     channel = settings.ChannelSettings.read(environment)
     kicker = kick.Kicker(dispatch)
+    stopping = Stopping()
     function = web.Function("dispatch-deliveries", settings.WebSettings.read(environment))
 
     @function.endpoint("POST /", caller=web.internal(dispatch.secret))
     async def run(request: web.Request, _caller: None) -> web.Response:
         hop = _hop(request)
-        answer, leaves_work = await work(service, channel, dispatch, lambda: kicker.kick(hop + 1))
+        stopping.listen()
+        answer, leaves_work = await _work(
+            service, channel, dispatch, stopping, on_backlog=lambda: kicker.kick(hop + 1)
+        )
         if leaves_work and hop < LAST_HOP:
             kicker.kick(hop + 1)
         return web.ok(answer)
@@ -31,15 +46,17 @@ def create(environment: Environment | None = None) -> web.Function:
     return function
 
 
-async def work(
+async def _work(
     service: settings.DatabaseSettings,
     channel: settings.ChannelSettings,
     dispatch: DispatchSettings,
-    kick_another: Any,
+    stopping: Stopping,
+    *,
+    on_backlog: Callable[[], None],
 ) -> tuple[dict[str, Any], bool]:
     """One dispatcher's life, unless enough of them are alive: its answer, and whether it leaves work behind.
 
-    `kick_another` is called once when there is more to send than one dispatcher should and a place is free.
+    `on_backlog` is called once when there is more to send than one dispatcher should and a place is free.
     """
     from shared import channels
     from shared.database import AsyncDatabase
@@ -48,40 +65,56 @@ async def work(
     from shared.values import Channel
 
     worker = clock.system.uuid4().hex
-    limits = Limits(
-        budget_seconds=dispatch.budget_seconds,
-        lease_seconds=dispatch.lease_seconds,
-        in_flight=dispatch.in_flight,
-        call_seconds=channel.provider_timeout_seconds,
+    outbound = Outbound(
+        timeout_seconds=channel.provider_timeout_seconds,
+        connections=dispatch.in_flight * len(Channel),
+        local_sink=channel.webhook_local_sink,
     )
-    async with (
-        AsyncDatabase(service) as db,
-        Outbound(
-            timeout_seconds=channel.provider_timeout_seconds,
-            connections=dispatch.in_flight * len(Channel),
-            local_sink=channel.webhook_local_sink,
-        ) as outbound,
-    ):
-        place = await db.rpc(
-            "begin_dispatch",
-            p_worker=worker,
-            p_limit=dispatch.max_workers,
-            p_lease_seconds=dispatch.budget_seconds + LEASE_SLACK_SECONDS,
-        )
+    async with AsyncDatabase(service) as db, outbound, _place(db, worker, dispatch) as place:
         if not place["admitted"]:
             return {"admitted": False, "alive": place["alive"]}, False
         dispatcher = Dispatcher(
             db,
             lambda name: channels.load(name, outbound, channel),
-            limits,
+            Limits(
+                budget_seconds=dispatch.budget_seconds,
+                lease_seconds=dispatch.lease_seconds,
+                in_flight=dispatch.in_flight,
+                call_seconds=channel.provider_timeout_seconds,
+            ),
             worker=worker,
-            on_backlog=kick_another if place["alive"] < dispatch.max_workers else None,
+            on_backlog=on_backlog if place["alive"] < dispatch.max_workers else None,
+            is_stopping=stopping.is_requested,
         )
-        try:
-            tally, leaves_work = await dispatcher.run()
-        finally:
-            await db.rpc("end_dispatch", p_worker=worker)
+        tally, leaves_work = await dispatcher.run()
     return {"admitted": True, "tally": tally, "leaves_work": leaves_work}, leaves_work
+
+
+@asynccontextmanager
+async def _place(db: AsyncDatabase, worker: str, dispatch: DispatchSettings) -> AsyncIterator[dict[str, Any]]:
+    """A place among the dispatchers, kept by signs of life and given back at the end."""
+
+    async def show_life() -> dict[str, Any]:
+        place: dict[str, Any] = await db.rpc(
+            "begin_dispatch", p_worker=worker, p_limit=dispatch.max_workers, p_lease_seconds=ALIVE_SECONDS
+        )
+        return place
+
+    async def keep() -> None:
+        while True:
+            await asyncio.sleep(SIGN_OF_LIFE_SECONDS)
+            with suppress(AppError):
+                await show_life()
+
+    place = await show_life()
+    keeper = asyncio.create_task(keep())
+    try:
+        yield place
+    finally:
+        keeper.cancel()
+        if place["admitted"]:
+            with suppress(AppError):  # the place ends by itself
+                await db.rpc("end_dispatch", p_worker=worker)
 
 
 def _hop(request: web.Request) -> int:

@@ -13,7 +13,7 @@ def create(environment: Environment | None = None) -> web.Function:
     verifier = auth.TokenVerifier(settings.AuthSettings.read(environment), database.fetch_document)
     kicker = kick.Kicker(settings.DispatchSettings.read(environment))
     function = web.Function("send-alert", settings.WebSettings.read(environment))
-    member = web.member(verifier, database.PostgrestTransport(rest), rest)
+    member = web.member(verifier, database.KeepAliveTransport(rest), rest)
 
     @function.endpoint("POST /", caller=member)
     def send(request: web.Request, db: database.Database) -> web.Response:

@@ -9,7 +9,13 @@ from infra.local import functions, probe
 from infra.local.process import Component
 from infra.local.settings import CHECKOUT, Settings
 
-SETTINGS = ("TWILIO_AUTH_TOKEN", "TWILIO_ACCOUNT_SID", "RESEND_API_KEY", "RESEND_WEBHOOK_SECRET", "FUNCTIONS_URL")
+SETTINGS = (
+    "TWILIO_AUTH_TOKEN",
+    "TWILIO_ACCOUNT_SID",
+    "RESEND_API_KEY",
+    "RESEND_WEBHOOK_SECRET",
+    "FUNCTIONS_URL",
+)
 
 
 def component(settings: Settings) -> Component:

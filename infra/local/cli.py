@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module, util
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -15,9 +16,10 @@ from typing import Annotated
 import typer
 
 from infra.local import display, doctor, homes, process
+from infra.local.compose import PARTS
+from infra.local.settings import SECRETS, LocalStackError
 from infra.local.sign_in import access_token
-from infra.local.settings import LocalStackError
-from infra.local.stack import PARTS, Stack
+from infra.local.stack import Stack
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -26,10 +28,18 @@ PortBase = Annotated[int | None, typer.Option(help="Use the 20 ports above this 
 
 
 def open_stack(home: Path | None = None, port_base: int | None = None) -> Stack:
-    """The stack that the options and settings name. Raises LocalStackError."""
+    """The stack that the options and settings name; its home is made if need be. Raises LocalStackError."""
     if port_base is not None:
         homes.check_port_base(str(port_base))
     return Stack.of(home or homes.default_home(), port_base or homes.default_port_base())
+
+
+def existing_stack(home: Path | None = None) -> Stack:
+    """The stack in a home that was used before. Raises LocalStackError."""
+    home = home or homes.default_home()
+    if not (home / SECRETS).exists():
+        raise LocalStackError(f"there is no stack in {home}: credoalert up")
+    return Stack.of(home)
 
 
 @contextmanager
@@ -58,7 +68,9 @@ def up(
         stack = open_stack(home, port_base)
         parts = [part.strip() for part in only.split(",")]
         if unknown := set(parts) - set(PARTS):
-            raise LocalStackError(f"there is no part {', '.join(sorted(unknown))}; the parts are {', '.join(PARTS)}")
+            raise LocalStackError(
+                f"there is no part {', '.join(sorted(unknown))}; the parts are {', '.join(PARTS)}"
+            )
         with display.progress() as report:
             stack.up(parts, report)
         if as_json:
@@ -71,21 +83,25 @@ def up(
 def down(home: Home = None) -> None:
     """Stop the stack; its data stays."""
     with explained():
-        open_stack(home).down()
+        existing_stack(home).down()
 
 
 @app.command()
 def status(home: Home = None) -> None:
     """Show every process; exit status 1 when one is not well or nothing runs."""
     with explained():
-        stack = open_stack(home)
+        stack = existing_stack(home)
         if not stack.running:
             raise LocalStackError("the stack is not up: credoalert up")
         found = stack.health()
         display.processes(found)
         for each in found:
             if not each.is_alive:
-                display.console.print(f"{each.name} has died. {process.last_words(stack.log(each.name))}", markup=False, soft_wrap=True)
+                display.console.print(
+                    f"{each.name} has died. {process.last_words(stack.log(each.name))}",
+                    markup=False,
+                    soft_wrap=True,
+                )
         if not all(each.is_healthy for each in found):
             raise typer.Exit(1)
 
@@ -106,7 +122,7 @@ def token(
 ) -> None:
     """Print an access token for a local user, who is made when there is none with this e-mail address."""
     with explained():
-        stack = open_stack(home)
+        stack = existing_stack(home)
         if not stack.is_up:
             raise LocalStackError("the stack is not up: credoalert up")
         print(access_token(stack.settings, email, password))
@@ -134,13 +150,8 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 def _add_demo() -> None:
     """The demo lives in a package of its own and registers its command itself."""
-    try:
-        from infra.local.demo.command import register
-    except ModuleNotFoundError as error:
-        if error.name not in {"infra.local.demo", "infra.local.demo.command"}:
-            raise
-        return
-    register(app)
+    if util.find_spec("infra.local.demo") and util.find_spec("infra.local.demo.command"):
+        import_module("infra.local.demo.command").register(app)
 
 
 _add_demo()

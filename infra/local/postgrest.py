@@ -11,7 +11,6 @@ from infra.local.settings import Settings, write_private
 
 def component(settings: Settings) -> Component:
     configuration = settings.home / "postgrest.conf"
-    _write(configuration, settings)
     return Component(
         name="postgrest",
         command=[str(node.postgrest()), str(configuration)],
@@ -19,11 +18,12 @@ def component(settings: Settings) -> Component:
         is_healthy=lambda: probe.answers(settings.ports.postgrest_admin, "/ready", at_most_status=200),
         environment={"LANG": "C.UTF-8"},
         directory=settings.home,
+        prepare=lambda: _write(configuration, settings),
     )
 
 
 def _write(file: Path, settings: Settings) -> None:
-    options = {
+    options: dict[str, str | int] = {
         "db-uri": settings.socket_url("authenticator", settings.secrets.authenticator_password),
         "db-schemas": "public",
         "db-anon-role": "anon",

@@ -14,6 +14,7 @@ from pathlib import Path
 from infra.local.accounts import Account
 from infra.local.settings import LocalStackError
 
+MARK = "CREDOALERT_HOME_OF_PROCESS"
 POLL_SECONDS = 0.05
 KILL_GRACE_SECONDS = 5.0
 
@@ -29,6 +30,7 @@ class Component:
     environment: Mapping[str, str] = field(default_factory=dict)
     account: Account | None = None  # another user to run as; None: this one
     directory: Path = Path("/")
+    prepare: Callable[[], None] = lambda: None  # writes the files that the process reads; before every start
     stop_signal: int = signal.SIGTERM
     stop_seconds: float = 10.0
     start_seconds: float = 60.0
@@ -49,8 +51,10 @@ class Running:
         return is_alive(self.pid) and birth(self.pid) == self.born
 
 
-def start(component: Component, log: Path) -> Running:
+def start(component: Component, log: Path, mark: str) -> Running:
     """Start a component detached from this terminal; its output goes to the end of `log`.
+
+    `mark` goes into its environment, so that `marked` finds it even if nobody could note its id.
 
     Raises LocalStackError when its program can't be run.
     """
@@ -63,7 +67,7 @@ def start(component: Component, log: Path) -> Running:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=component.directory,
-                env=dict(component.environment),
+                env={**component.environment, MARK: mark},
                 start_new_session=True,
                 user=account.uid if account else None,
                 group=account.gid if account else None,
@@ -76,7 +80,7 @@ def start(component: Component, log: Path) -> Running:
 
 
 def wait_until_healthy(component: Component, running: Running, log: Path) -> None:
-    """Return when the component answers. Raises LocalStackError when it died or its time is over, with its last words."""
+    """Return when the component answers. Raises LocalStackError with its last words when it died or was too slow."""
     deadline = time.monotonic() + component.start_seconds
     while not component.is_healthy():
         if not running.is_alive:
@@ -106,14 +110,23 @@ def kill(running: Running) -> None:
         _wait(lambda: not running.is_alive, KILL_GRACE_SECONDS)
 
 
-def leftovers(group_ids: set[int], directory: Path) -> list[int]:
-    """Processes that still belong to one of the groups or work in `directory` (Postgres' children leave its group)."""
-    left = []
+def marked(mark: str, directory: Path) -> list[int]:
+    """Living processes that carry the mark or work in `directory`, as Postgres' children do, which overwrite theirs."""
+    wanted = f"{MARK}={mark}".encode()
+    found = []
     for pid in _all_processes():
-        with contextlib.suppress(OSError, IndexError):
-            if is_alive(pid) and (os.getpgid(pid) in group_ids or _works_in(pid, directory)):
-                left.append(pid)
-    return left
+        with contextlib.suppress(OSError):
+            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            if (wanted in environment or _works_in(pid, directory)) and is_alive(pid):
+                found.append(pid)
+    return found
+
+
+def end(pids: Sequence[int]) -> None:
+    """Kill processes (SIGKILL) and wait until they are gone."""
+    for pid in pids:
+        _signal(pid, signal.SIGKILL)
+    _wait(lambda: not any(is_alive(pid) for pid in pids), KILL_GRACE_SECONDS)
 
 
 def is_alive(pid: int) -> bool:
@@ -160,7 +173,9 @@ def _state(pid: int) -> str:
 
 
 def _ask_ps(pid: int, column: str) -> str:
-    answer = subprocess.run(["ps", "-o", f"{column}=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        ["ps", "-o", f"{column}=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
     return answer.stdout.strip()
 
 

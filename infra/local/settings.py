@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEFAULT_PORT_BASE = 54320
 PORT_SPAN = 20  # a stack uses ports port_base + 1 to port_base + PORT_SPAN
+SECRETS = "secrets.json"
 KEY_ID = "credoalert-local"
 MAXIMUM_SOCKET_PATH = 107 - len("/.s.PGSQL.65535.lock")
 TEN_YEARS_SECONDS = 10 * 365 * 24 * 3600
@@ -31,7 +32,7 @@ class LocalStackError(Exception):
 
 @dataclass(slots=True, frozen=True)
 class Ports:
-    """TCP ports on the loopback interface, each a fixed step above the base (54321 and 54322 are `supabase start`'s)."""
+    """TCP ports on the loopback interface, each a fixed step above the base (54320: those of `supabase start`)."""
 
     base: int
 
@@ -203,12 +204,22 @@ class Settings:
 
 
 def load(home: Path, port_base: int) -> Settings:
-    """The settings of the stack in `home`, which is made when it does not exist yet."""
+    """The settings of the stack in `home`, which is made when it does not exist yet.
+
+    Raises LocalStackError when the directory is used for something else.
+    """
+    if not (home / SECRETS).exists():
+        _make_home(home)
+    return Settings(home, Ports(port_base), Secrets.of(home / SECRETS))
+
+
+def _make_home(home: Path) -> None:
     home.mkdir(parents=True, exist_ok=True)
+    if any(home.iterdir()):
+        raise LocalStackError(f"{home} holds other things already: choose another --home")
     # Postgres runs as another user when this one is root, and has to get to its data; secrets are in files of mode 0600
     home.chmod(0o755 if os.geteuid() == 0 else 0o700)
-    (home / "logs").mkdir(exist_ok=True, mode=0o700)
-    return Settings(home, Ports(port_base), Secrets.of(home / "secrets.json"))
+    (home / "logs").mkdir(mode=0o700)
 
 
 def write_private(file: Path, text: str) -> None:

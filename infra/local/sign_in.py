@@ -34,7 +34,9 @@ def _find(settings: Settings, email: str) -> dict[str, Any] | None:
 
 
 def _create(settings: Settings, email: str, password: str) -> dict[str, Any]:
-    status, user = _call(settings, "/admin/users", {"email": email, "password": password, "email_confirm": True})
+    status, user = _call(
+        settings, "/admin/users", {"email": email, "password": password, "email_confirm": True}
+    )
     if status != 200:
         raise LocalStackError(f"the user can't be made: {user.get('msg', status)}")
     return user

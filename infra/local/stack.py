@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
-import sys
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +14,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from infra.local import carriers_process, functions, gateway, postgres, postgrest, probe, process, storage
+from infra.local import compose, postgres, probe, process
+from infra.local.compose import NEED_DATABASE, PARTS, part_of
+from infra.local.interrupts import held_back
 from infra.local.process import Component, Running
-from infra.local.settings import CHECKOUT, DEFAULT_PORT_BASE, PORT_SPAN, LocalStackError, Settings, load, write_private
+from infra.local.settings import (
+    CHECKOUT,
+    DEFAULT_PORT_BASE,
+    PORT_SPAN,
+    LocalStackError,
+    Settings,
+    load,
+    write_private,
+)
 
 Report = Callable[[str, str], None]  # (component, what happens to it)
-PARTS = ("postgres", "postgrest", "auth", "storage", "carriers", "functions", "gateway", "timer")
-NEED_DATABASE = frozenset({"postgrest", "auth"})
 
 
 @dataclass(slots=True, frozen=True)
@@ -77,15 +84,17 @@ class Stack:
                 self._start(parts, report)
             except BaseException:
                 report("stack", "stopping what was started")
-                self._stop([name for name in self.running if name not in before])
+                with held_back():
+                    self._stop([name for name in self.running if name not in before])
                 raise
 
     def down(self) -> None:
         """Stop everything. Raises LocalStackError when a process can't be ended."""
         with self._locked():
-            groups = {each.pid for each in self.running.values()}
-            self._stop(list(self.running))
-            if left := process.leftovers(groups, self.settings.data):
+            with held_back():
+                self._stop(list(self.running))
+                process.end(self._processes())
+            if left := self._processes():
                 raise LocalStackError(f"these processes are still there: {', '.join(map(str, left))}")
             if self.settings.sockets != self.settings.data:
                 shutil.rmtree(self.settings.sockets, ignore_errors=True)
@@ -109,15 +118,13 @@ class Stack:
         """Start one process again, after `kill` or instead of the one that runs."""
         with self._locked():
             self._stop([name])
-            component = self._components()[name]
-            if name == "postgres":
-                postgres.prepare(self.settings)
+            component = compose.components(self.settings)[name]
             self._launch([component], report)
             self._wait([component], report)
 
     def health(self) -> list[Health]:
         """How every process of the stack is, asked now."""
-        components = self._components() if self.running else {}
+        components = compose.components(self.settings) if self.running else {}
         now = time.time()
         return [
             Health(
@@ -151,7 +158,9 @@ class Stack:
 
     def _start(self, parts: Sequence[str], report: Report) -> None:
         """Slow starters first, then the database, what needs it, and the timer when everything answers."""
-        wanted = {name: each for name, each in self._components().items() if part_of(name) in parts}
+        wanted = {
+            name: each for name, each in compose.components(self.settings).items() if part_of(name) in parts
+        }
         missing = {name: each for name, each in wanted.items() if not self._lives(name)}
         self._stop([name for name in missing if name in self.running])  # the remains of what died
         self._refuse_taken_ports(missing.values())
@@ -168,8 +177,6 @@ class Stack:
 
     def _start_database(self, component: Component, report: Report) -> None:
         if not self._lives("postgres"):
-            report("postgres", "preparing")
-            postgres.prepare(self.settings)
             self._launch([component], report)
             self._wait([component], report)
         report("migrations", "starting")
@@ -183,8 +190,12 @@ class Stack:
     def _launch(self, components: Iterable[Component], report: Report) -> None:
         for component in components:
             report(component.name, "starting")
-            self.running[component.name] = process.start(component, self.log(component.name))
-            self._save()
+            component.prepare()
+            with held_back():  # a process that nobody recorded could not be stopped
+                self.running[component.name] = process.start(
+                    component, self.log(component.name), str(self.settings.home)
+                )
+                self._save()
 
     def _wait(self, components: Sequence[Component], report: Report) -> None:
         def wait(component: Component) -> None:
@@ -197,7 +208,7 @@ class Stack:
 
     def _stop(self, names: Sequence[str]) -> None:
         """In the reverse order of start, all but Postgres at once: it goes last and without sessions."""
-        components = self._components()
+        components = compose.components(self.settings)
         rest = [name for name in names if name != "postgres"]
         with ThreadPoolExecutor(len(rest) or 1) as executor:
             list(executor.map(lambda name: self._stop_one(name, components.get(name)), rest))
@@ -210,25 +221,10 @@ class Stack:
         if running is None:
             return
         if component is None:
-            process.stop(running, process.signal.SIGTERM, 10)
+            process.stop(running, signal.SIGTERM, 10)
         else:
             process.stop(running, component.stop_signal, component.stop_seconds)
         self.running.pop(name, None)
-
-    def _components(self) -> dict[str, Component]:
-        settings = self.settings
-        found = [
-            storage.component(settings),
-            *functions.components(settings),
-            postgres.component(settings),
-            gateway.component(settings, functions.ports(settings)),
-            _auth(settings),
-            postgrest.component(settings),
-            _timer(settings),
-        ]
-        if (CHECKOUT / "infra" / "local" / "carriers" / "__main__.py").exists():
-            found.insert(0, carriers_process.component(settings))
-        return {component.name: component for component in found}
 
     def _refuse_taken_ports(self, components: Iterable[Component]) -> None:
         for component in components:
@@ -237,6 +233,10 @@ class Stack:
                     f"port {component.port} ({component.name}) is taken by another process: choose other ports, e.g. "
                     f"--port-base {self.settings.ports.base + PORT_SPAN} (or the setting CREDOALERT_PORT_BASE)"
                 )
+
+    def _processes(self) -> list[int]:
+        """Every process of this home that lives, recorded or not (an `up` may have been killed)."""
+        return process.marked(str(self.settings.home), self.settings.data)
 
     def _save(self) -> None:
         state = {
@@ -253,13 +253,10 @@ class Stack:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise LocalStackError(f"another command starts or stops the stack in {self.settings.home} now") from error
+                raise LocalStackError(
+                    f"another command starts or stops the stack in {self.settings.home} now"
+                ) from error
             yield
-
-
-def part_of(name: str) -> str:
-    """The part of the stack (one of PARTS) that a component belongs to."""
-    return name if name in PARTS else "functions"
 
 
 def _read_state(home: Path) -> dict[str, Any]:
@@ -268,29 +265,3 @@ def _read_state(home: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     return state
-
-
-def _auth(settings: Settings) -> Component:
-    port = settings.ports.auth
-    return Component(
-        name="auth",
-        command=[sys.executable, "-m", "infra.local.auth", str(settings.home), str(settings.ports.base)],
-        port=port,
-        is_healthy=lambda: probe.answers(port, "/health", at_most_status=200),
-        environment={"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1"},
-        directory=CHECKOUT,
-    )
-
-
-def _timer(settings: Settings) -> Component:
-    every = functions.environment(settings)
-    names = ("SUPABASE_URL", "SUPABASE_SECRET_KEY", "FUNCTIONS_URL", "DISPATCH_SECRET")
-    return Component(
-        name="timer",
-        command=[sys.executable, "-m", "infra.local.timer"],
-        port=None,
-        is_healthy=lambda: True,
-        environment={"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1", **{name: every[name] for name in names}},
-        directory=CHECKOUT,
-        stop_seconds=1,  # it may wait for a dispatcher, and has nothing to lose
-    )

@@ -82,7 +82,9 @@ class Timer:
     def _rpc(self, name: str) -> Any:
         return self._post(f"{self.supabase_url}/rest/v1/rpc/{name}", {"apikey": self.secret_key}, {}, 15.0)
 
-    def _post(self, url: str, headers: dict[str, str], body: dict[str, object], timeout_seconds: float) -> Any:
+    def _post(
+        self, url: str, headers: dict[str, str], body: dict[str, object], timeout_seconds: float
+    ) -> Any:
         answer = self.pool.request("POST", url, json=body, headers=headers, timeout=timeout_seconds)
         if not 200 <= answer.status < 300:
             raise CallFailed(f"{url.rpartition('/')[2]} answered {answer.status} {answer.data[:300]!r}")
@@ -99,8 +101,12 @@ def has_work(backlog: object) -> bool:
 def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     logging.getLogger("urllib3").setLevel(logging.ERROR)
-    names = ("SUPABASE_URL", "SUPABASE_SECRET_KEY", "FUNCTIONS_URL", "DISPATCH_SECRET")
-    Timer(*(os.environ[name] for name in names)).run()
+    Timer(
+        supabase_url=os.environ["SUPABASE_URL"],
+        secret_key=os.environ["SUPABASE_SECRET_KEY"],
+        functions_url=os.environ["FUNCTIONS_URL"],
+        dispatch_secret=os.environ["DISPATCH_SECRET"],
+    ).run()
 
 
 if __name__ == "__main__":

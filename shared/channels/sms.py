@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from shared import clock, twilio_rest
+from shared import clock
 from shared.channels import Accepted, Adapter, Message, Outcome
 from shared.errors import SendError
+from shared.twilio_rest import FORM_TABLE, Callbacks, TwilioRest
 from shared.values import Channel, FailureClass
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ class Sms:
     reconciles_by_resending = False
 
     def __init__(self, outbound: Outbound, settings: ChannelSettings, now: clock.Clock) -> None:
-        self._rest = twilio_rest.TwilioRest(outbound, settings, "Messages", "SM MM")
-        self._callbacks = twilio_rest.Callbacks(settings)
+        self._rest = TwilioRest(outbound, settings, "Messages", "SM MM")
+        self._callbacks = Callbacks(settings, "message")
         self._prefix = urlencode({"MessagingServiceSid": settings.twilio_messaging_service_sid})
         self._clock = now
 
@@ -50,13 +51,13 @@ class Sms:
             raise SendError(FailureClass.CONTENT, "body_empty")
         if len(message.body) > LONGEST_BODY:
             raise SendError(FailureClass.CONTENT, "body_too_long")
-        callback = self._callbacks.url("message", message.delivery_id, message.attempt)
-        fields = [("To", message.to), ("Body", message.body), ("StatusCallback", callback)]
+        to, body = message.to.translate(FORM_TABLE), message.body.translate(FORM_TABLE)
+        callback = self._callbacks.encoded(message.delivery_id, message.attempt)
+        form = f"{self._prefix}&To={to}&Body={body}&StatusCallback={callback}"
         if message.expires_at is not None:
             left_seconds = int(message.expires_at - self._clock.epoch())
-            validity_seconds = min(max(left_seconds, 1), LONGEST_VALIDITY_SECONDS)
-            fields.append(("ValidityPeriod", str(validity_seconds)))
-        return twilio_rest.encode_form(self._prefix, fields)
+            form += f"&ValidityPeriod={min(max(left_seconds, 1), LONGEST_VALIDITY_SECONDS)}"
+        return form.encode()
 
     async def look_up(self, message: Message, since: float) -> Accepted | None:
         """The newest text of ours to that number with that body."""

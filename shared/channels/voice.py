@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from shared import twilio_rest
 from shared.channels import Accepted, Adapter, Message, Outcome
 from shared.errors import SendError
+from shared.twilio_rest import FORM_TABLE, Callbacks, TwilioRest
 from shared.values import Channel, FailureClass
 
 if TYPE_CHECKING:
@@ -56,11 +56,12 @@ class Voice:
     reconciles_by_resending = False
 
     def __init__(self, outbound: Outbound, settings: ChannelSettings) -> None:
-        from twilio.twiml import voice_response  # noqa: PLC0415 (10 ms that only calls pay)
+        from twilio.twiml import voice_response  # 10 ms that only calls pay
 
         self._response = voice_response.VoiceResponse
-        self._rest = twilio_rest.TwilioRest(outbound, settings, "Calls", "CA")
-        self._callbacks = twilio_rest.Callbacks(settings)
+        self._rest = TwilioRest(outbound, settings, "Calls", "CA")
+        self._receipts = Callbacks(settings, "call")
+        self._presses = Callbacks(settings, "gather")
         self._sender = settings.twilio_voice_from
         self._prefix = urlencode(
             [
@@ -88,10 +89,9 @@ class Voice:
         script = self.script(message)
         if len(script) > LONGEST_TWIML:
             raise SendError(FailureClass.CONTENT, "speech_too_long")
-        callback = self._callbacks.url("call", message.delivery_id, message.attempt)
-        return twilio_rest.encode_form(
-            self._prefix, [("To", message.to), ("Twiml", script), ("StatusCallback", callback)]
-        )
+        to, spoken = message.to.translate(FORM_TABLE), script.translate(FORM_TABLE)
+        callback = self._receipts.encoded(message.delivery_id, message.attempt)
+        return f"{self._prefix}&To={to}&Twiml={spoken}&StatusCallback={callback}".encode()
 
     def script(self, message: Message) -> str:
         """What the call says, as TwiML. Raises SendError when nothing is left to say."""
@@ -108,7 +108,7 @@ class Voice:
             num_digits=1,
             timeout=8,
             action_on_empty_result=True,
-            action=self._callbacks.url("gather", message.delivery_id, message.attempt),
+            action=self._presses.url(message.delivery_id, message.attempt, locale[:2]),
         )
         gather.say(f"{text}\n{prompt}", language=locale, loop=REPEATS)
         return str(response)

@@ -57,17 +57,18 @@ as $$
 $$;
 
 -- UUID version 7 (RFC 9562): ids that sort by time, so that inserts go to the end of their index
+-- (begin atomic: a default runs as the member who writes, and a body that is text would need usage of schema private)
 create function private.new_id(as_of timestamptz default clock_timestamp())
 returns uuid
 language sql
 volatile
 set search_path = ''
-as $$
+begin atomic
   select overlay(
     overlay(gen_random_uuid()::text placing '7' from 15)
     placing private.time_prefix(as_of) from 1
-  )::uuid
-$$;
+  )::uuid;
+end;
 
 -- the instant inside a UUID version 7; null for any other version
 create function private.time_of(p_id uuid)

@@ -163,6 +163,9 @@ security definer
 set search_path = ''
 as $$
 begin
+  if p_role is null then
+    perform private.refuse(422, 'role_missing', 'Give a role: admin, sender, viewer, billing or privacy.');
+  end if;
   if p_role = 'owner' then
     perform private.refuse(403, 'owner_only_by_transfer', 'An owner is made by transferring the organisation only.');
   end if;
@@ -409,10 +412,11 @@ set search_path = ''
 as $$
 begin
   perform private.authorise(p_organisation_id, 'organisation.manage');
-  if not exists (
-    select from public.memberships m
-    where m.organisation_id = p_organisation_id and m.user_id = auth.uid() and m.role = 'owner'
-  ) then
+  -- locked: of two transfers at once the second finds no owner any more
+  perform from public.memberships m
+  where m.organisation_id = p_organisation_id and m.user_id = auth.uid() and m.role = 'owner'
+  for update;
+  if not found then
     perform private.refuse(403, 'owner_needed', 'Only an owner transfers the organisation.');
   end if;
   if p_user_id is not distinct from auth.uid() then

@@ -8,12 +8,13 @@ create type public.suppression_reason as enum ('opt_out', 'bounce', 'complaint',
 
 -- What an address is -------------------------------------------------------------------------------------------------
 
+-- begin atomic: a check runs as the member who writes, and a body that is text would need usage of schema private
 create function private.is_address(p_kind text, p_value text, p_position text)
 returns boolean
 language sql
 immutable
 set search_path = ''
-as $$
+begin atomic
   select char_length(p_value) <= 2000 and private.is_clean(p_value)
     and (p_position is null or p_position ~ '^([1-9][0-9]?|100)$')
     and case p_kind
@@ -21,8 +22,8 @@ as $$
       when 'email' then p_value ~ '^[^@\s]{1,64}@[^@\s]{3,255}$' and p_value = lower(p_value)
       when 'endpoint' then p_value ~ '^https?://[^\s]+$'
       else false
-    end
-$$;
+    end;
+end;
 
 -- Tables -------------------------------------------------------------------------------------------------------------
 
@@ -246,6 +247,9 @@ begin
     perform private.refuse(422, 'import_chunk_invalid', 'Give an array of at most 5,000 contacts.');
   end if;
 
+  -- two imports at once could both make the same person
+  perform pg_advisory_xact_lock(hashtextextended('credoalert.import:' || p_organisation_id, 0));
+
   create temporary table if not exists import_rows (
     row_number integer, id uuid, external_id text, name text, language text, time_zone text, tags text[],
     attributes jsonb, group_ids uuid[], addresses jsonb, reason text, column_name text
@@ -256,9 +260,10 @@ begin
   select
     r.ordinality, null, r.value ->> 'external_id', r.value ->> 'name', r.value ->> 'language',
     r.value ->> 'time_zone',
-    coalesce(array(select jsonb_array_elements_text(nullif(r.value -> 'tags', 'null'))), '{}'),
+    -- only what has no fault is read: the rest need not even have the right shape
+    array(select jsonb_array_elements_text(nullif(r.value -> 'tags', 'null')) where f.reason is null),
     coalesce(nullif(r.value -> 'attributes', 'null'), '{}'),
-    coalesce(array(select jsonb_array_elements_text(nullif(r.value -> 'group_ids', 'null'))::uuid), '{}'),
+    array(select jsonb_array_elements_text(nullif(r.value -> 'group_ids', 'null'))::uuid where f.reason is null),
     coalesce(nullif(r.value -> 'addresses', 'null'), '[]'),
     f.reason, f.column_name
   from jsonb_array_elements(p_contacts) with ordinality as r (value, ordinality)
@@ -417,7 +422,10 @@ begin
     perform private.refuse(422, 'address_invalid', 'Give the phone, e-mail or endpoint to suppress.');
   end if;
   perform private.suppress(
-    p_organisation_id, private.destination_hash(p_organisation_id, lower(p_value)), p_channel, p_reason, 'member'
+    p_organisation_id,
+    -- an endpoint's letters matter, an e-mail's do not
+    private.destination_hash(p_organisation_id, case when p_value ~ '^https?://' then p_value else lower(p_value) end),
+    p_channel, p_reason, 'member'
   );
   return jsonb_build_object('suppressed', true);
 end

@@ -236,7 +236,8 @@ $$;
 
 -- how many SMS segments a text takes: GSM 03.38 (160, or 153 each) or UCS-2 (70, or 67 each), where neither an escape
 -- sequence nor a surrogate pair is split over two segments. Same rule as values.segments; a test compares both.
--- ASCII without the backtick and the extension characters is the common case and stays free of regular expressions
+-- ASCII without the backtick, the extension and the control characters is the common case and stays free of regular
+-- expressions
 create function private.sms_segments(p_text text)
 returns integer
 language sql
@@ -245,7 +246,11 @@ parallel safe
 set search_path = ''
 as $$
   select case
-    when octet_length(p_text) = length(p_text) and translate(p_text, '`^{}[]~\|', '') = p_text then
+    when octet_length(p_text) = length(p_text) and translate(
+      p_text,
+      E'`^{}[]~\\|\x01\x02\x03\x04\x05\x06\x07\x08\t\x0b\f\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f\x7f',
+      ''
+    ) = p_text then
       case when length(p_text) <= 160 then 1 else (length(p_text) + 152) / 153 end
     else private.sms_segments_exact(p_text)
   end

@@ -153,6 +153,10 @@ as $$
 declare
   v_have bigint;
 begin
+  insert into public.credit_accounts (organisation_id)
+  values (p_organisation_id)
+  on conflict (organisation_id) do nothing;
+
   with taken as (
     update public.credit_accounts
     set available = available - p_amount, reserved = reserved + p_amount
@@ -171,8 +175,8 @@ begin
   select organisation_id, p_alert_id, p_amount
   from entry;
 
-  if not found and p_amount > 0 then
-    select coalesce(max(available), 0) into v_have
+  if not found then
+    select available into v_have
     from public.credit_accounts
     where organisation_id = p_organisation_id;
     perform private.refuse(

@@ -48,12 +48,15 @@ create table public.alerts (
   created_by uuid references auth.users (id) on delete set null,
   created_at timestamptz not null default now(),
   completed_at timestamptz,
+  expired_at timestamptz,         -- when its waiting rows were swept
+  receipts_closed_at timestamptz, -- when its rows without a receipt were told so
   primary key (organisation_id, id),
   foreign key (organisation_id, template_id) references public.templates (organisation_id, id)
 );
 create index alerts_template on public.alerts (organisation_id, template_id);
 create index alerts_author on public.alerts (created_by);
 create index alerts_under_way on public.alerts (expires_at) where state = 'sending';
+create index alerts_awaiting_receipts on public.alerts (expires_at) where state = 'completed' and receipts_closed_at is null;
 
 -- the texts as they were when the alert was made, with the alert's own values filled in
 create table private.alert_contents (

@@ -61,6 +61,9 @@ begin
   if v_alert.expires_at <= now() then
     perform private.refuse(422, 'expiry_past', 'expires_at is in the past: nothing could be delivered.');
   end if;
+  if v_alert.expires_at > now() + interval '366 days' then
+    perform private.refuse(422, 'expiry_too_late', 'expires_at is more than a year away.');
+  end if;
   if jsonb_typeof(p_alert -> 'channels') is distinct from 'array' or exists (
     select from jsonb_array_elements_text(p_alert -> 'channels') as c
     where c not in ('sms', 'voice', 'email', 'webhook')

@@ -84,10 +84,8 @@ begin
   set tokens = least(burst, tokens + segments_per_second * greatest(0, extract(epoch from p_now - filled_at))),
     filled_at = p_now
   where channel = p_channel
-  returning floor(tokens) into budget;
-  if budget < 1 then
-    wait_seconds := (1 - v_sender.tokens) / v_sender.segments_per_second;
-  end if;
+  returning floor(tokens), case when tokens < 1 then (1 - tokens) / segments_per_second end
+  into budget, wait_seconds;
 end
 $$;
 
@@ -136,7 +134,12 @@ begin
     ) as d
   ),
   spent as (
-    select c.*, sum(greatest(c.segments, 1)) over (order by c.lane, c.turn, c.served_at, c.number) as so_far
+    -- row by row: queues of equal turns are no peers, or none of them would fit into a small budget
+    select
+      c.*,
+      sum(greatest(c.segments, 1)) over (
+        order by c.lane, c.turn, c.served_at, c.organisation_id, c.number rows unbounded preceding
+      ) as so_far
     from candidate c
   ),
   chosen as materialized (
@@ -144,7 +147,7 @@ begin
     select organisation_id, alert_id, number
     from spent
     where so_far - greatest(segments, 1) < v_turn.budget
-    order by lane, turn, served_at, number
+    order by lane, turn, served_at, organisation_id, number
     limit p_batch
   ),
   locked as materialized (
@@ -158,7 +161,8 @@ begin
   judged as materialized (
     select
       l.organisation_id, l.alert_id, l.number, l.language,
-      person.name, person.external_id, person.attributes, a.value as destination, a.destination_hash, alert.expires_at,
+      person.name, person.external_id, person.attributes, a.id as address_id, a.value as destination, a.destination_hash,
+      alert.expires_at,
       case
         when alert.expires_at <= v_now then 'expired'
         when person.id is null then 'erased'
@@ -176,8 +180,14 @@ begin
     from locked l
     join public.alerts alert on alert.organisation_id = l.organisation_id and alert.id = l.alert_id
     left join public.contacts person on person.organisation_id = l.organisation_id and person.id = l.contact_id
-    left join public.addresses a
-      on a.organisation_id = l.organisation_id and a.id = l.address_id and a.contact_id = l.contact_id
+    -- the address that was planned; the person's first one when that is gone (a correction, an import)
+    left join lateral (
+      select a.id, a.value, a.destination_hash
+      from public.addresses a
+      where a.organisation_id = l.organisation_id and a.contact_id = l.contact_id and a.kind = private.kind_for(p_channel)
+      order by a.id = l.address_id desc, a.position, a.id
+      limit 1
+    ) as a on true
   ),
   updated as (
     update public.deliveries d
@@ -192,6 +202,7 @@ begin
       state_changed_at = v_now,
       lease = case when j.verdict is null then v_lease end,
       attempt = d.attempt + case when j.verdict is null then 1 else 0 end,
+      address_id = coalesce(j.address_id, d.address_id),
       destination_hash = coalesce(j.destination_hash, d.destination_hash),
       destination_tail = coalesce(right(j.destination, 4), d.destination_tail)
     from judged j
@@ -229,7 +240,10 @@ begin
       select organisation_id, alert_id, sum(cost) as release
       from updated where state <> 'claimed' group by organisation_id, alert_id
     ) as r) as refunds,
-    (select json_agg(q) from (select organisation_id, lane from queue) as q) as queues
+    (select json_agg(q) from (
+      select organisation_id, lane, (organisation_id, lane) in (select organisation_id, lane from updated) as served
+      from queue
+    ) as q) as queues
   into v_claim;
 
   if v_claim.count > 0 then
@@ -250,13 +264,18 @@ begin
     'now', extract(epoch from v_now),
     'deliveries', coalesce(v_claim.deliveries, '[]'::json),
     'wait_seconds', (
-      select greatest(0, extract(epoch from min(q.due_at) - v_now)) from private.queues q where q.channel = p_channel
+      -- null when nothing waits: greatest() would make that 0, and a dispatcher would ask for ever
+      select extract(epoch from greatest(q.due_at, v_now) - v_now)
+      from private.queues q
+      where q.channel = p_channel
+      order by q.due_at
+      limit 1
     )
   );
 end
 $$;
 
--- each queue that was served goes to the end of its lane, with the instant of its next row; empty ones are put away.
+-- each queue gets the instant of its next row, and goes to the end of its lane if it was served; empty ones are put away.
 -- Whoever feeds a queue holds its row until their deliveries are committed, so that none is put away too early
 create function private.put_away_queues(p_channel public.channel, p_queues json, p_now timestamptz)
 returns void
@@ -269,8 +288,8 @@ declare
   v_next timestamptz;
 begin
   for v_queue in
-    select q.organisation_id, q.lane
-    from json_to_recordset(p_queues) as q (organisation_id uuid, lane smallint)
+    select q.organisation_id, q.lane, q.served
+    from json_to_recordset(p_queues) as q (organisation_id uuid, lane smallint, served boolean)
     order by q.organisation_id, q.lane
   loop
     perform from private.queues q
@@ -286,7 +305,7 @@ begin
     limit 1;
     if found then
       update private.queues q
-      set due_at = v_next, served_at = p_now
+      set due_at = v_next, served_at = case when v_queue.served then p_now else q.served_at end
       where q.organisation_id = v_queue.organisation_id and q.channel = p_channel and q.lane = v_queue.lane;
     else
       delete from private.queues q
@@ -313,6 +332,7 @@ as $$
 declare
   v_now timestamptz := clock_timestamp();
   v_lease private.leases;
+  v_doubt uuid := gen_random_uuid(); -- the lease of the rows whose outcome stays unknown
   v_done record;
   v_queue record;
 begin
@@ -322,7 +342,8 @@ begin
     select
       a.organisation_id, a.id as alert_id, a.expires_at, substr(r.id, 34)::integer as number, r.attempt, r.outcome,
       nullif(r.provider_id, '') as provider_id, left(r.code, 60) as code,
-      coalesce(r.retry_after_seconds, 0) as retry_after_seconds,
+      -- no provider's word stops us for longer than an hour
+      least(coalesce(r.retry_after_seconds, 0), 3600) as retry_after_seconds,
       p.counts, p.max_failures, p.final_reason, p.base_seconds, p.max_seconds
     from jsonb_to_recordset(p_results) as r (
       id text, attempt integer, outcome text, provider_id text, code text, retry_after_seconds double precision
@@ -344,10 +365,11 @@ begin
       case
         when l.outcome in ('accepted', 'found') then
           case when v_lease.channel = 'webhook' then 'delivered' else 'handed_over' end
-        when l.outcome in ('unknown', 'unclear') then
+        -- unknown, unclear, and any word without a policy: perhaps accepted
+        when l.final_reason is null then
           case when v_lease.tries >= 12 then 'dead_letter' else 'outcome_unknown' end
         when l.max_failures is null or l.failures + 1 < l.max_failures then 'planned'
-        when l.max_failures is not null then 'failed'
+        else 'failed'
       end::public.delivery_state as next,
       v_now + make_interval(secs => greatest(
         l.retry_after_seconds,
@@ -362,6 +384,7 @@ begin
       state = v.next,
       reason = case when v.next = 'failed' then case when v.max_failures > 0 then 'exhausted' else v.final_reason end end,
       claimable_at = case when v.next = 'planned' then v.again_at end,
+      lease = case when v.next = 'outcome_unknown' then v_doubt else d.lease end,
       failures = d.failures + case when v.counts then 1 else 0 end,
       state_changed_at = v_now,
       handed_over_at = case when v.next in ('handed_over', 'delivered') then v_now end,
@@ -375,13 +398,19 @@ begin
       d.organisation_id, d.alert_id, d.number, d.lane, d.cost, d.state, d.attempt, d.claimable_at, d.destination_hash,
       v.outcome, v.provider_id, v.code, v.retry_after_seconds
   ),
-  -- a receipt was faster than this answer: the row is further already, only the provider's id is still to be kept
+  -- a receipt was faster than this answer, or the answer is a repeat: the row is further already, only the provider's id
+  -- is still to be kept
+  overtaken as materialized (
+    select l.*
+    from locked l
+    where l.state not in ('claimed', 'outcome_unknown')
+  ),
   named as (
     update public.deliveries d
-    set provider_id = l.provider_id
-    from locked l
-    where d.organisation_id = l.organisation_id and d.alert_id = l.alert_id and d.number = l.number
-      and l.state not in ('claimed', 'outcome_unknown') and l.provider_id is not null and d.provider_id is null
+    set provider_id = o.provider_id
+    from overtaken o
+    where d.organisation_id = o.organisation_id and d.alert_id = o.alert_id and d.number = o.number
+      and o.provider_id is not null and d.provider_id is null
     returning d.number
   ),
   written as (
@@ -397,11 +426,19 @@ begin
       state, attempt, provider_id, coalesce(code, outcome)
     from updated
     where outcome <> 'returned'
-    returning number
+    union all
+    select organisation_id, alert_id, number, v_now, 'accepted', state, attempt, provider_id, coalesce(code, outcome)
+    from overtaken o
+    where outcome in ('accepted', 'found') and provider_id is not null and not exists (
+      select from public.delivery_events e
+      where e.organisation_id = o.organisation_id and e.alert_id = o.alert_id and e.number = o.number
+        and e.kind = 'accepted' and e.provider_id = o.provider_id
+    )
+    returning provider_id
   )
   select
     (select count(*) from updated) as recorded,
-    (select count(*) from named) as named,
+    (select count(*) from overtaken) as overtaken,
     (select jsonb_agg(c) from (
       select
         organisation_id, alert_id,
@@ -418,34 +455,37 @@ begin
     (select jsonb_agg(s) from (
       select distinct organisation_id, destination_hash from updated where outcome = 'opted_out'
     ) as s) as opted_out,
-    (select array_agg(provider_id) from updated where provider_id is not null) as provider_ids,
+    (select array_agg(provider_id) from written where provider_id is not null) as provider_ids,
     (select max(retry_after_seconds) from updated where outcome = 'throttle') as halt_seconds,
     (select max(code) from updated where outcome = 'configuration') as broken
   into v_done;
 
+  -- the sender before the queues, as a claim does
+  perform private.halt_sender(
+    v_lease.channel, v_now, case when v_done.broken is not null then 30 else v_done.halt_seconds end, v_done.broken
+  );
   for v_queue in
     select * from jsonb_to_recordset(v_done.queues) as q (organisation_id uuid, lane smallint, due_at timestamptz)
     order by organisation_id, lane
   loop
     perform private.feed_queue(v_queue.organisation_id, v_lease.channel, v_queue.lane, v_queue.due_at);
   end loop;
-  perform private.close_lease(v_lease, v_done.recorded, v_done.unknown_alerts, v_done.unknown_numbers, v_now);
+  perform private.close_lease(v_lease, v_done.recorded, v_doubt, v_done.unknown_alerts, v_done.unknown_numbers, v_now);
   perform private.suppress(s.organisation_id, s.destination_hash, v_lease.channel, 'opt_out', 'carrier')
-  from jsonb_to_recordset(v_done.opted_out) as s (organisation_id uuid, destination_hash bytea);
-  perform private.halt_sender(
-    v_lease.channel, v_now, case when v_done.broken is not null then 30 else v_done.halt_seconds end, v_done.broken
-  );
+  from jsonb_to_recordset(v_done.opted_out) as s (organisation_id uuid, destination_hash bytea)
+  order by s.organisation_id, s.destination_hash;
   perform private.settle_credits(v_done.changes, 'record', gen_random_uuid()::text);
   perform private.replay_receipts(v_done.provider_ids);
   return jsonb_build_object(
-    'recorded', v_done.recorded, 'fenced', jsonb_array_length(p_results) - v_done.recorded - v_done.named
+    'recorded', v_done.recorded, 'fenced', jsonb_array_length(p_results) - v_done.recorded - v_done.overtaken
   );
 end
 $$;
 
 -- recorded rows leave the lease; those in doubt go on under a new one that keeps the frozen key
 create function private.close_lease(
-  p_lease private.leases, p_recorded bigint, p_unknown_alerts uuid[], p_unknown_numbers integer[], p_now timestamptz
+  p_lease private.leases, p_recorded bigint, p_doubt uuid, p_unknown_alerts uuid[], p_unknown_numbers integer[],
+  p_now timestamptz
 )
 returns void
 language plpgsql
@@ -457,7 +497,7 @@ begin
       token, key, channel, kind, worker, due_at, claimed_at, tries, open_count, alert_ids, numbers
     )
     values (
-      gen_random_uuid(), p_lease.key, p_lease.channel, 'unknown', p_lease.worker,
+      p_doubt, p_lease.key, p_lease.channel, 'unknown', p_lease.worker,
       p_now + make_interval(secs => least(300, 2 * power(2, p_lease.tries))), p_lease.claimed_at, p_lease.tries + 1,
       cardinality(p_unknown_alerts), p_unknown_alerts, p_unknown_numbers
     );
@@ -469,6 +509,8 @@ begin
 end
 $$;
 
+-- every alert of a channel goes through one provider account and stops with it; endpoints belong to the organisations
+-- themselves, and one that asks for a pause stops nobody else's
 create function private.halt_sender(p_channel public.channel, p_now timestamptz, p_seconds double precision, p_code text)
 returns void
 language sql
@@ -476,7 +518,7 @@ set search_path = ''
 as $$
   update private.senders
   set halted_until = greatest(halted_until, p_now + make_interval(secs => p_seconds)), halt_code = p_code
-  where channel = p_channel and p_seconds > 0
+  where channel = p_channel and p_seconds > 0 and p_channel <> 'webhook'
 $$;
 
 -- Ask before a second send -------------------------------------------------------------------------------------------
@@ -516,7 +558,7 @@ begin
     join public.alerts a on a.id = w.alert_id
     join public.deliveries d
       on d.organisation_id = a.organisation_id and d.alert_id = w.alert_id and d.number = w.number
-    where d.state = 'outcome_unknown'
+    where d.state = 'outcome_unknown' and d.lease = v_lease.token
     order by d.alert_id, d.number
     for update of d
   ),
@@ -573,94 +615,146 @@ $$;
 
 -- Sweep --------------------------------------------------------------------------------------------------------------
 
--- leases that ended: their rows were perhaps sent, so they are asked about, never simply sent again
+-- leases that ended: their rows were perhaps sent, so they are asked about, never simply sent again. All rows are locked
+-- in one order, as everybody does who locks several
 create function private.sweep_leases(p_now timestamptz)
 returns integer
-language plpgsql
+language sql
 set search_path = ''
 set enable_hashjoin = off
 set enable_mergejoin = off
 set enable_seqscan = off
 as $$
-declare
-  v_lease private.leases;
-  v_rows integer;
-  v_total integer := 0;
-begin
-  for v_lease in
-    select * from private.leases
+  with ended as materialized (
+    select token, alert_ids, numbers
+    from private.leases
     where kind = 'claim' and due_at <= p_now
     order by due_at
     limit 100
     for update skip locked
-  loop
-    with locked as materialized (
-      select d.organisation_id, d.alert_id, d.number
-      from unnest(v_lease.alert_ids, v_lease.numbers) as w (alert_id, number)
-      join public.alerts a on a.id = w.alert_id
-      join public.deliveries d
-        on d.organisation_id = a.organisation_id and d.alert_id = w.alert_id and d.number = w.number
-      where d.state = 'claimed' and d.lease = v_lease.token
-      order by d.alert_id, d.number
-      for update of d
-    )
+  ),
+  locked as materialized (
+    select d.organisation_id, d.alert_id, d.number
+    from ended e
+    cross join lateral unnest(e.alert_ids, e.numbers) as w (alert_id, number)
+    join public.alerts a on a.id = w.alert_id
+    join public.deliveries d
+      on d.organisation_id = a.organisation_id and d.alert_id = w.alert_id and d.number = w.number
+    where d.state = 'claimed' and d.lease = e.token
+    order by d.alert_id, d.number
+    for update of d
+  ),
+  doubted as (
     update public.deliveries d
     set state = 'outcome_unknown', state_changed_at = p_now
     from locked l
-    where d.organisation_id = l.organisation_id and d.alert_id = l.alert_id and d.number = l.number;
-    get diagnostics v_rows = row_count;
-    v_total := v_total + v_rows;
-    update private.leases
-    set kind = 'unknown', due_at = p_now, open_count = v_rows
-    where token = v_lease.token and v_rows > 0;
-    delete from private.leases where token = v_lease.token and v_rows = 0;
-  end loop;
-  return v_total;
-end
+    where d.organisation_id = l.organisation_id and d.alert_id = l.alert_id and d.number = l.number
+    returning d.lease
+  ),
+  doubt as materialized (
+    select lease, count(*) as rows from doubted group by lease
+  ),
+  kept as (
+    update private.leases l
+    set kind = 'unknown', due_at = p_now, open_count = doubt.rows
+    from doubt
+    where l.token = doubt.lease
+    returning l.token
+  ),
+  gone as (
+    delete from private.leases l
+    using ended e
+    where l.token = e.token and not exists (select from doubt where doubt.lease = e.token)
+    returning l.token
+  )
+  select coalesce(sum(rows), 0)::integer from doubt
 $$;
 
--- alerts past their time: what was not handed over expires and is refunded; what never got a receipt says so
-create function private.sweep_alerts(p_now timestamptz, p_receipt_hours integer default 72)
+-- alerts past their time: what was not handed over expires and is refunded. Rows that somebody holds are passed over,
+-- since whoever claims one later finds it expired; so nothing waits while credits are locked
+create function private.sweep_alerts(p_now timestamptz)
 returns integer
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_alert public.alerts;
-  v_rows integer;
-  v_refund bigint;
-  v_total integer := 0;
+  v_late record;
 begin
-  for v_alert in
-    select * from public.alerts
-    where state = 'sending' and expires_at <= p_now
+  with ended as materialized (
+    select organisation_id, id
+    from public.alerts
+    where state = 'sending' and expires_at <= p_now and expired_at is null
     order by expires_at
     limit 20
-    for update skip locked
-  loop
-    with late as (
-      update public.deliveries
-      set state = 'expired', reason = 'expired', claimable_at = null, state_changed_at = p_now
-      where organisation_id = v_alert.organisation_id and alert_id = v_alert.id and state in ('planned', 'held')
-      returning cost
-    )
-    select count(*), sum(cost) into v_rows, v_refund from late;
-    perform private.settle_credits(
-      jsonb_build_array(jsonb_build_object(
-        'organisation_id', v_alert.organisation_id, 'alert_id', v_alert.id, 'release', v_refund
-      )),
-      'expiry', gen_random_uuid()::text
-    );
-    v_total := v_total + v_rows;
-
-    if v_alert.expires_at <= p_now - make_interval(hours => p_receipt_hours) then
-      update public.deliveries
-      set state = 'no_receipt', state_changed_at = p_now
-      where organisation_id = v_alert.organisation_id and alert_id = v_alert.id and state in ('handed_over', 'sent');
-    end if;
-  end loop;
-  return v_total;
+    for no key update skip locked
+  ),
+  marked as (
+    update public.alerts a
+    set expired_at = p_now
+    from ended e
+    where a.organisation_id = e.organisation_id and a.id = e.id
+  ),
+  locked as materialized (
+    select d.organisation_id, d.alert_id, d.number
+    from ended e
+    join public.deliveries d on d.organisation_id = e.organisation_id and d.alert_id = e.id
+    where d.state in ('planned', 'held')
+    for update of d skip locked
+  ),
+  late as (
+    update public.deliveries d
+    set state = 'expired', reason = 'expired', claimable_at = null, state_changed_at = p_now
+    from locked l
+    where d.organisation_id = l.organisation_id and d.alert_id = l.alert_id and d.number = l.number
+    returning d.organisation_id, d.alert_id, d.cost
+  ),
+  refund as (
+    select organisation_id, alert_id, count(*) as rows, sum(cost) as release
+    from late group by organisation_id, alert_id
+  )
+  select coalesce(sum(rows), 0)::integer as rows, jsonb_agg(refund) as changes
+  into v_late
+  from refund;
+  perform private.settle_credits(v_late.changes, 'expiry', gen_random_uuid()::text);
+  return v_late.rows;
 end
+$$;
+
+-- alerts that ended long ago: what never got a receipt says so
+create function private.close_receipts(p_now timestamptz, p_receipt_hours integer default 72)
+returns integer
+language sql
+set search_path = ''
+as $$
+  with ended as materialized (
+    select organisation_id, id
+    from public.alerts
+    where state = 'completed' and receipts_closed_at is null and expires_at <= p_now - make_interval(hours => p_receipt_hours)
+    order by expires_at
+    limit 20
+    for no key update skip locked
+  ),
+  marked as (
+    update public.alerts a
+    set receipts_closed_at = p_now
+    from ended e
+    where a.organisation_id = e.organisation_id and a.id = e.id
+  ),
+  locked as materialized (
+    select d.organisation_id, d.alert_id, d.number
+    from ended e
+    join public.deliveries d on d.organisation_id = e.organisation_id and d.alert_id = e.id
+    where d.state in ('handed_over', 'sent')
+    for update of d skip locked -- held by a receipt
+  ),
+  silent as (
+    update public.deliveries d
+    set state = 'no_receipt', state_changed_at = p_now
+    from locked l
+    where d.organisation_id = l.organisation_id and d.alert_id = l.alert_id and d.number = l.number
+    returning d.number
+  )
+  select count(*)::integer from silent
 $$;
 
 -- an alert is complete when its whole reservation is settled or released
@@ -685,6 +779,7 @@ as $$
   select count(*)::integer from done
 $$;
 
+-- one sweep at a time; another one that is under way does the work of both
 create function private.sweep_deliveries()
 returns jsonb
 language plpgsql
@@ -693,12 +788,23 @@ set search_path = ''
 as $$
 declare
   v_now timestamptz := clock_timestamp();
+  v_swept jsonb := '{"partitions_made": 0, "outcome_unknown": 0, "expired": 0, "no_receipt": 0, "completed": 0, "replayed": 0}';
 begin
+  if not pg_try_advisory_xact_lock(hashtextextended('credoalert.sweep', 0)) then
+    return v_swept;
+  end if;
   delete from private.dispatchers where alive_until <= v_now;
-  return jsonb_build_object(
+  v_swept := v_swept || jsonb_build_object(
     'partitions_made', private.ensure_partitions(v_now),
-    'outcome_unknown', private.sweep_leases(v_now),
+    'outcome_unknown', private.sweep_leases(v_now)
+  );
+  -- rows are locked in one order only within a step, so a sweep takes one step that waits for rows
+  if v_swept ->> 'outcome_unknown' = '0' then
+    v_swept := v_swept || jsonb_build_object('replayed', private.replay_waiting(v_now));
+  end if;
+  return v_swept || jsonb_build_object(
     'expired', private.sweep_alerts(v_now),
+    'no_receipt', private.close_receipts(v_now),
     'completed', private.complete_alerts(v_now)
   );
 end
@@ -757,12 +863,14 @@ as $$
       ) as due
     ),
     'next_seconds', (
-      select greatest(0, extract(epoch from min(at) - clock_timestamp()))
+      select extract(epoch from greatest(at, clock_timestamp()) - clock_timestamp())
       from (
-        select min(due_at) as at from private.queues
+        select due_at as at from private.queues
         union all
-        select min(due_at) from private.leases
+        select due_at from private.leases
       ) as coming
+      order by at
+      limit 1
     ),
     'dispatchers', (select count(*) from private.dispatchers where alive_until > clock_timestamp())
   )

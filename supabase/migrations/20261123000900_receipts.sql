@@ -100,37 +100,30 @@ declare
   v_now timestamptz := clock_timestamp();
   v_done record;
 begin
+  -- every join below is by key or by one row: joins of these sets with one another would be quadratic (or cubic)
   with receipt as materialized (
     select
       a.organisation_id, r.alert_id, r.number, r.attempt, r.provider, r.event_key, r.kind, r.provider_id, r.status, r.code,
-      r.occurred_at, s.state as told, s.reason as told_reason, coalesce(t.rank, 0) as told_rank
+      r.occurred_at, s.state as told, s.reason as told_reason, coalesce(t.rank, 0) as told_rank,
+      d.state, d.destination_hash
     from jsonb_to_recordset(p_receipts) as k (provider text, event_key text)
     join private.receipts r on r.provider = k.provider and r.event_key = k.event_key and r.applied_at is null
     join public.alerts a on a.id = r.alert_id
+    join public.deliveries d
+      on d.organisation_id = a.organisation_id and d.alert_id = r.alert_id and d.number = r.number
     left join private.provider_statuses s on s.kind = r.kind and s.status = r.status
     left join private.delivery_states t on t.state = s.state
   ),
-  subject as materialized (
-    select distinct organisation_id, alert_id, number from receipt
-  ),
-  locked as materialized (
-    select d.organisation_id, d.alert_id, d.number, d.state, d.cost, d.handed_over_at, d.destination_hash, n.rank
-    from subject s
-    join public.deliveries d using (organisation_id, alert_id, number)
-    join private.delivery_states n on n.state = d.state
-    order by d.alert_id, d.number
-    for update of d
-  ),
-  best as (
-    select distinct on (r.organisation_id, r.alert_id, r.number)
-      r.organisation_id, r.alert_id, r.number, r.told, r.told_reason, r.told_rank, r.provider_id, r.code
-    from receipt r
-    where r.told is not null
-    order by r.organisation_id, r.alert_id, r.number, r.told_rank desc, r.occurred_at
-  ),
-  instant as (
+  subject as (
     select
       organisation_id, alert_id, number,
+      max(told_rank) as told_rank,
+      (array_agg(told order by told_rank desc, occurred_at, status, code nulls first))[1] as told,
+      (array_agg(told_reason order by told_rank desc, occurred_at, status, code nulls first))[1] as told_reason,
+      (array_agg(occurred_at order by told_rank desc, occurred_at, status, code nulls first))[1] as told_at,
+      (array_agg(status order by told_rank desc, occurred_at, status, code nulls first))[1] as status,
+      (array_agg(code order by told_rank desc, occurred_at, status, code nulls first))[1] as code,
+      (array_agg(provider_id order by told_rank desc, occurred_at, status, code nulls first))[1] as provider_id,
       min(occurred_at) as first_at,
       min(occurred_at) filter (where told_rank >= 4) as sent_at,
       min(occurred_at) filter (where told = 'delivered') as delivered_at
@@ -138,44 +131,66 @@ begin
     where told is not null
     group by organisation_id, alert_id, number
   ),
+  locked as materialized (
+    -- nothing is joined by a column that changes: a row that changed while we waited for its lock would fall out
+    select
+      s.*, d.state, d.reason, d.failure_code,
+      d.handed_over_at is null and d.state in ('planned', 'claimed', 'outcome_unknown') as newly_accepted
+    from subject s
+    join public.deliveries d using (organisation_id, alert_id, number)
+    order by d.alert_id, d.number
+    for update of d
+  ),
+  judged as materialized (
+    select
+      l.*,
+      l.told_rank > n.rank as moves,
+      -- of several that say the same (busy, failed) the earliest explains it, whichever came first
+      l.told = l.state and (l.told_reason, l.code) is distinct from (l.reason, l.failure_code) and (
+        l.told_at, l.status, coalesce(l.code, '')
+      ) < (
+        select e.at, e.status, coalesce(e.code, '')
+        from public.delivery_events e
+        where e.organisation_id = l.organisation_id and e.alert_id = l.alert_id and e.number = l.number
+          and e.kind = 'receipt' and e.state = l.state
+          and e.status in (select s.status from private.provider_statuses s where s.state = l.state)
+        order by e.at, e.status, coalesce(e.code, '')
+        limit 1
+      ) as explains
+    from locked l
+    join private.delivery_states n on n.state = l.state
+    -- a row that ended without a send stays as it is: its receipt is an event, and a finding for the reconciliation
+    where n.rank < 9
+  ),
   updated as (
     update public.deliveries d
     set
-      state = case when b.told_rank > l.rank then b.told else d.state end,
-      reason = case when b.told_rank > l.rank then b.told_reason else d.reason end,
-      failure_code = case when b.told_rank > l.rank then b.code else d.failure_code end,
-      claimable_at = case when b.told_rank > l.rank then null else d.claimable_at end,
-      state_changed_at = case when b.told_rank > l.rank then v_now else d.state_changed_at end,
-      handed_over_at = coalesce(d.handed_over_at, i.first_at),
-      sent_at = least(d.sent_at, i.sent_at),
-      delivered_at = least(d.delivered_at, i.delivered_at),
-      provider_id = coalesce(d.provider_id, b.provider_id)
-    from locked l
-    join best b using (organisation_id, alert_id, number)
-    join instant i using (organisation_id, alert_id, number)
+      state = case when l.moves then l.told else d.state end,
+      reason = case when l.moves or l.explains then l.told_reason else d.reason end,
+      failure_code = case when l.moves or l.explains then l.code else d.failure_code end,
+      claimable_at = case when l.moves then null else d.claimable_at end,
+      state_changed_at = case when l.moves then v_now else d.state_changed_at end,
+      handed_over_at = least(d.handed_over_at, l.first_at),
+      sent_at = least(d.sent_at, l.sent_at),
+      delivered_at = least(d.delivered_at, l.delivered_at),
+      provider_id = coalesce(d.provider_id, l.provider_id)
+    from judged l
     where d.organisation_id = l.organisation_id and d.alert_id = l.alert_id and d.number = l.number
-      -- a row that ended without a send stays as it is: its receipt is an event, and a finding for the reconciliation
-      and l.rank < 9
-    returning
-      d.organisation_id, d.alert_id, d.number, d.cost,
-      l.handed_over_at is null and l.state in ('planned', 'claimed', 'outcome_unknown') as newly_accepted
+    returning d.organisation_id, d.alert_id, d.number, d.cost, l.newly_accepted
   ),
   written as (
     insert into public.delivery_events (
       organisation_id, alert_id, number, at, kind, state, attempt, provider_id, status, code
     )
     select
-      r.organisation_id, r.alert_id, r.number, r.occurred_at, 'receipt', coalesce(r.told, l.state), r.attempt, r.provider_id,
-      r.status, r.code
-    from receipt r
-    join locked l using (organisation_id, alert_id, number)
+      organisation_id, alert_id, number, occurred_at, 'receipt', coalesce(told, state), attempt, provider_id, status, code
+    from receipt
     returning number
   ),
   placed as (
     update private.receipts r
     set applied_at = v_now
     from receipt x
-    join locked l using (organisation_id, alert_id, number)
     where r.provider = x.provider and r.event_key = x.event_key
     returning r.event_key
   )
@@ -187,20 +202,20 @@ begin
     ) as c) as changes,
     (select jsonb_agg(s) from (
       select distinct
-        r.organisation_id, l.destination_hash,
-        case r.status when 'complained' then 'complaint' when 'bounced' then 'bounce' else 'opt_out' end as reason,
-        case r.kind when 'email' then 'email' else 'sms' end as channel
-      from receipt r
-      join locked l using (organisation_id, alert_id, number)
-      where (r.kind = 'email' and (r.status = 'complained' or (r.status = 'bounced' and r.code = 'Permanent')))
-        or (r.kind = 'message' and r.code = '21610')
+        organisation_id, destination_hash,
+        case status when 'complained' then 'complaint' when 'bounced' then 'bounce' else 'opt_out' end as reason,
+        case kind when 'email' then 'email' else 'sms' end as channel
+      from receipt
+      where (kind = 'email' and (status = 'complained' or (status = 'bounced' and code = 'Permanent')))
+        or (kind = 'message' and code = '21610')
     ) as s) as blocked
   into v_done;
 
   perform private.suppress(
     s.organisation_id, s.destination_hash, s.channel::public.channel, s.reason::public.suppression_reason, 'receipt'
   )
-  from jsonb_to_recordset(v_done.blocked) as s (organisation_id uuid, destination_hash bytea, reason text, channel text);
+  from jsonb_to_recordset(v_done.blocked) as s (organisation_id uuid, destination_hash bytea, reason text, channel text)
+  order by s.organisation_id, s.destination_hash, s.channel, s.reason;
   perform private.settle_credits(v_done.changes, 'receipt', gen_random_uuid()::text);
   return v_done.applied;
 end
@@ -291,6 +306,18 @@ begin
 end
 $$;
 
+-- a receipt and its row may come at the same instant, unseen by each other: the sweep brings them together
+create function private.replay_waiting(p_now timestamptz)
+returns integer
+language sql
+set search_path = ''
+as $$
+  select private.replay_receipts(array_agg(distinct r.provider_id))
+  from private.receipts r
+  where r.applied_at is null and r.alert_id is null and r.provider_id is not null
+    and r.received_at > p_now - interval '1 day'
+$$;
+
 -- Inbound and answers ------------------------------------------------------------------------------------------------
 
 create function private.record_inbound(p_messages jsonb)
@@ -361,7 +388,9 @@ begin
     p_answer ->> 'provider_id', case when v_is_clear then 'clear' else 'unclear' end
   );
 
-  if v_is_clear and v_delivery.state in ('planned', 'claimed', 'outcome_unknown', 'handed_over', 'sent', 'delivered', 'undelivered', 'no_receipt') then
+  if v_is_clear and v_delivery.state in (
+    'planned', 'claimed', 'outcome_unknown', 'handed_over', 'sent', 'delivered', 'undelivered', 'no_receipt', 'dead_letter'
+  ) then
     update public.deliveries
     set state = 'answered', reason = null, claimable_at = null, state_changed_at = v_now, answered_at = v_now,
       handed_over_at = coalesce(handed_over_at, v_now), sent_at = coalesce(sent_at, v_now),

@@ -54,6 +54,12 @@ def _text(carriers: testing.Running, to: str = "+33612345678", timeout_seconds: 
     return _post(carriers, path, form, timeout_seconds, Authorization=_BASIC)
 
 
+def _call(carriers: testing.Running, timeout_seconds: float = 10.0) -> Any:
+    path = f"/2010-04-01/Accounts/{testing.ACCOUNT_SID}/Calls.json"
+    form = urlencode({"To": "+33612345678", "From": "+15005550006", "Twiml": "<Response/>"}).encode()
+    return _post(carriers, path, form, timeout_seconds, Authorization=_BASIC)
+
+
 def _mail(carriers: testing.Running, timeout_seconds: float = 10.0) -> Any:
     email = {"from": "us@example.org", "to": "alice@example.org", "subject": "s", "text": "x"}
     key = f"Bearer {testing.RESEND_API_KEY}"
@@ -65,7 +71,7 @@ def _hook(carriers: testing.Running, timeout_seconds: float = 10.0) -> Any:
 
 
 _BASIC = testing.basic_authorization()
-_DOORS: dict[str, Callable[..., Any]] = {"sms": _text, "email": _mail, "webhook": _hook}
+_DOORS: dict[str, Callable[..., Any]] = {"sms": _text, "voice": _call, "email": _mail, "webhook": _hook}
 
 
 @pytest.mark.parametrize("channel", _DOORS)
@@ -146,7 +152,7 @@ def test_bodies_are_kept_only_on_request(carriers: testing.Running) -> None:
     carriers.control.knobs(all={"keep_body": True})
     for door in _DOORS.values():
         door(carriers)
-    assert [row.body for row in carriers.control.journal()] == [None, "x", "s\0x\0", "{}"]
+    assert [row.body for row in carriers.control.journal()] == [None, "x", "<Response/>", "s\0x\0", "{}"]
 
 
 def test_fates_share_out_as_the_rates_say() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID, uuid4
 
 import psycopg
 import urllib3
+from psycopg.rows import dict_row
 
 from infra.local.auth import users
 from infra.local.auth.tokens import Issuer
@@ -81,7 +83,7 @@ class Caller:
 
     def _table(self, name: str, query: Mapping[str, str] | None = None) -> str:
         url = f"{self.settings.api_url}/rest/v1/{name}"
-        return f"{url}?{urllib3.request.urlencode(query)}" if query else url
+        return f"{url}?{urlencode(query)}" if query else url
 
 
 class Member(Caller):
@@ -97,10 +99,8 @@ def make_member(settings: Settings, sql: psycopg.Connection[Any], email: str | N
     """A new user with a valid token: straight into auth.users and from the home's key, for speed."""
     user_id = uuid4()
     email = email or f"member-{user_id.hex[:12]}@example.com"
-    row = sql.execute(
-        f"insert into auth.users (id, email, email_confirmed_at) values (%s, %s, now()) returning {users.COLUMNS}".encode(),
-        (user_id, email),
-    )
-    assert row.description is not None
-    user = dict(zip((column.name for column in row.description), row.fetchall()[0], strict=True))
+    insert = "insert into auth.users (id, email, email_confirmed_at) values (%s, %s, now()) returning "
+    with sql.cursor(row_factory=dict_row) as cursor:
+        user = cursor.execute((insert + users.COLUMNS).encode(), (user_id, email)).fetchone()
+    assert user is not None
     return Member(settings, user_id, email, Issuer.of(settings).sign(users.as_json(user), uuid4()))

@@ -1,4 +1,4 @@
-"""The HTTP side of the stand-in for Supabase Auth: sign up, sign in, refresh, the own user, and users by the secret key."""
+"""The HTTP side of the stand-in: sign up, sign in, refresh, the own user, and all users by the secret key."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ class AuthServer:
     async def health(self, _: web.Request) -> web.Response:
         async with self._database() as connection:
             await connection.execute("select 1 from auth.users limit 1")
-        return web.json_response({"name": "GoTrue", "version": "local", "description": "stand-in of CredoAlert"})
+        return web.json_response(
+            {"name": "GoTrue", "version": "local", "description": "stand-in of CredoAlert"}
+        )
 
     async def keys(self, _: web.Request) -> web.Response:
         return web.json_response({"keys": self._keys}, headers={"Cache-Control": "public, max-age=600"})
@@ -97,7 +99,7 @@ class AuthServer:
 
     async def change_self(self, request: web.Request) -> web.Response:
         wanted = await _body(request)
-        allowed = {name: wanted[name] for name in ("email", "password", "data") if name in wanted}
+        allowed: dict[str, Any] = {name: wanted.get(name) for name in ("email", "password", "data")}
         async with self._database() as connection:
             return _shown(await users.change(connection, self._caller(request), allowed))
 
@@ -211,7 +213,9 @@ async def _create(connection: users.Connection, wanted: dict[str, Any]) -> dict[
     try:
         return await users.create(connection, wanted)
     except UniqueViolation as error:
-        raise Refusal(422, "email_exists", "A user with this email address has already been registered") from error
+        raise Refusal(
+            422, "email_exists", "A user with this email address has already been registered"
+        ) from error
 
 
 def _user_id(request: web.Request) -> UUID:

@@ -63,7 +63,11 @@ class Issuer:
         """The claims of a signed-in user. Raises NotAuthorised."""
         try:
             return jwt.decode(
-                _bearer(authorization), self.public_key, algorithms=["ES256"], audience=AUDIENCE, issuer=self.issuer
+                _bearer(authorization),
+                self.public_key,
+                algorithms=["ES256"],
+                audience=AUDIENCE,
+                issuer=self.issuer,
             )
         except jwt.PyJWTError as error:
             raise NotAuthorised from error

@@ -24,7 +24,9 @@ async def create(connection: Connection, wanted: Mapping[str, Any]) -> DictRow:
     return await _one(
         connection,
         f"""
-        insert into auth.users (id, email, encrypted_password, email_confirmed_at, raw_user_meta_data, raw_app_meta_data)
+        insert into auth.users (
+          id, email, encrypted_password, email_confirmed_at, raw_user_meta_data, raw_app_meta_data
+        )
         values (
           coalesce(%(id)s::uuid, gen_random_uuid()),
           lower(%(email)s::text),
@@ -46,7 +48,8 @@ async def change(connection: Connection, user_id: UUID, wanted: Mapping[str, Any
         f"""
         update auth.users
         set email = coalesce(lower(%(email)s::text), email),
-          encrypted_password = coalesce(extensions.crypt(%(password)s::text, extensions.gen_salt('bf')), encrypted_password),
+          encrypted_password =
+            coalesce(extensions.crypt(%(password)s::text, extensions.gen_salt('bf')), encrypted_password),
           raw_user_meta_data = raw_user_meta_data || coalesce(%(user_metadata)s::jsonb, '{{}}'),
           raw_app_meta_data = raw_app_meta_data || coalesce(%(app_metadata)s::jsonb, '{{}}'),
           updated_at = now()
@@ -74,7 +77,9 @@ async def check_password(connection: Connection, email: str, password: str) -> D
 
 
 async def find(connection: Connection, user_id: UUID) -> DictRow | None:
-    return await _one_or_none(connection, f"select {COLUMNS} from auth.users where id = %(id)s", {"id": user_id})
+    return await _one_or_none(
+        connection, f"select {COLUMNS} from auth.users where id = %(id)s", {"id": user_id}
+    )
 
 
 async def page(connection: Connection, number: int, size: int) -> list[DictRow]:

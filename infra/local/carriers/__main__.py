@@ -57,7 +57,7 @@ async def _flush(world: World) -> None:
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
-        import uvloop  # noqa: PLC0415  (optional)
+        import uvloop
     except ImportError:
         return None
     return uvloop.new_event_loop
