@@ -175,5 +175,5 @@ def bearer(authorization: str | None) -> str:
 
 def check_secret(given: str, secret: str) -> None:
     """Compares in constant time. Raises Refusal 401."""
-    if not hmac.compare_digest(given.encode(), secret.encode()):
+    if not hmac.compare_digest(given.encode(errors="surrogatepass"), secret.encode()):
         raise refused("it is not the dispatch secret")

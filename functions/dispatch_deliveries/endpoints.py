@@ -73,6 +73,10 @@ async def _work(
     async with AsyncDatabase(service) as db, outbound, _place(db, worker, dispatch) as place:
         if not place["admitted"]:
             return {"admitted": False, "alive": place["alive"]}, False
+        with suppress(
+            AppError
+        ):  # what dead dispatchers left behind comes first; one timer thus does for everything
+            await db.rpc("sweep_deliveries")
         dispatcher = Dispatcher(
             db,
             lambda name: channels.load(name, outbound, channel),

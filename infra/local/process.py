@@ -45,6 +45,8 @@ class Running:
     born: str  # tells this process from a later one with the same id
     port: int | None
     started_at: float  # epoch seconds
+    stop_signal: int = signal.SIGTERM
+    stop_seconds: float = 10.0
 
     @property
     def is_alive(self) -> bool:
@@ -76,7 +78,15 @@ def start(component: Component, log: Path, mark: str) -> Running:
         except OSError as error:
             raise LocalStackError(f"{component.name} can't be started: {error}") from error
     child.returncode = 0  # it outlives this object on purpose: no ResourceWarning
-    return Running(component.name, child.pid, birth(child.pid), component.port, time.time())
+    return Running(
+        name=component.name,
+        pid=child.pid,
+        born=birth(child.pid),
+        port=component.port,
+        started_at=time.time(),
+        stop_signal=component.stop_signal,
+        stop_seconds=component.stop_seconds,
+    )
 
 
 def wait_until_healthy(component: Component, running: Running, log: Path) -> None:
@@ -92,11 +102,11 @@ def wait_until_healthy(component: Component, running: Running, log: Path) -> Non
         time.sleep(POLL_SECONDS)
 
 
-def stop(running: Running, stop_signal: int, seconds: float) -> None:
+def stop(running: Running) -> None:
     """Ask the process to end, then kill what is left of its group."""
     if running.is_alive:
-        _signal(running.pid, stop_signal)
-        _wait(lambda: not running.is_alive, seconds)
+        _signal(running.pid, running.stop_signal)
+        _wait(lambda: not running.is_alive, running.stop_seconds)
     elif is_alive(running.pid):
         return  # the id belongs to a stranger by now, and so may the group
     _signal_group(running.pid, signal.SIGKILL)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -207,24 +206,16 @@ class Stack:
             list(executor.map(wait, components))
 
     def _stop(self, names: Sequence[str]) -> None:
-        """In the reverse order of start, all but Postgres at once: it goes last and without sessions."""
-        components = compose.components(self.settings)
-        rest = [name for name in names if name != "postgres"]
+        """All but Postgres at once: it goes last and without sessions. Needs nothing but the records."""
+        known = [name for name in names if name in self.running]
+        rest = [self.running[name] for name in known if name != "postgres"]
         with ThreadPoolExecutor(len(rest) or 1) as executor:
-            list(executor.map(lambda name: self._stop_one(name, components.get(name)), rest))
-        if "postgres" in names:
-            self._stop_one("postgres", components["postgres"])
+            list(executor.map(process.stop, rest))
+        if "postgres" in known:
+            process.stop(self.running["postgres"])
+        for name in known:
+            del self.running[name]
         self._save()
-
-    def _stop_one(self, name: str, component: Component | None) -> None:
-        running = self.running.get(name)
-        if running is None:
-            return
-        if component is None:
-            process.stop(running, signal.SIGTERM, 10)
-        else:
-            process.stop(running, component.stop_signal, component.stop_seconds)
-        self.running.pop(name, None)
 
     def _refuse_taken_ports(self, components: Iterable[Component]) -> None:
         for component in components:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from infra.local.carriers.client import Carriers
 from infra.local.settings import Settings
 from infra.local.stack import Stack
 from tests.support.api import Caller
@@ -64,3 +65,33 @@ def test_no_more_dispatchers_work_than_the_limit(stack: Stack, settings: Setting
     assert reply.status == 200
     assert reply.json["admitted"] is False
     assert reply.json["alive"] >= 50
+
+
+def test_it_takes_up_what_a_dead_dispatcher_left_behind(stack: Stack, settings: Settings, sql: Any) -> None:
+    """Claimed, never sent, the lease over: asked about, not found, then sent once."""
+    scene = make_scene(settings, sql, 2)
+    alert = scene.alert()
+    reply = scene.owner.rpc("send_alert", p_organisation_id=scene.organisation_id, p_alert=alert)  # no kick
+    assert reply.status == 200
+    sql.execute("select private.claim_deliveries('sms', 10, 1, 'dead')")
+    sql.execute(
+        "update private.leases set due_at = now(), claimed_at = now() - interval '1 hour' where worker = 'dead'"
+    )
+    answer = dispatch(settings).json
+    assert answer["tally"]["sms"].get("absent") == 2, answer
+    until(
+        lambda: dispatch(settings) and scene.report(alert["alert_id"])["sent"] == 2,
+        seconds=20,
+        what="the sending",
+    )
+    references = [each for each in accepted_references(settings) if each.startswith(alert_hex(alert))]
+    assert len(references) == len(set(references)) == 2
+
+
+def alert_hex(alert: dict[str, Any]) -> str:
+    return str(alert["alert_id"]).replace("-", "")
+
+
+def accepted_references(settings: Settings) -> list[str]:
+    """What the carriers accepted by SMS: the ground truth."""
+    return [row.reference for row in Carriers(settings.carriers_url).journal(channel="sms") if row.reference]

@@ -10,13 +10,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from infra.local import process
-from infra.local.settings import LocalStackError
+from infra.local.settings import LocalStackError, write_private
 from infra.local.stack import Stack
 from tests.support.api import Caller
 from tests.support.ports import free_port_base
@@ -140,6 +141,17 @@ def test_crash_is_reported_with_the_log_and_mended_by_up(home: Path) -> None:
     other.check()
 
 
+def test_down_stops_what_the_stack_of_today_no_longer_knows(home: Path) -> None:
+    Stack.of(home, free_port_base()).up(["carriers"])
+    retired = process.Component("retired", ["sleep", "60"], None, lambda: True)
+    running = process.start(retired, home / "logs" / "retired.log", mark=str(home))
+    state = json.loads((home / "stack.json").read_text())
+    state["running"].append(asdict(running))
+    write_private(home / "stack.json", json.dumps(state))
+    Stack.of(home).down()
+    assert not running.is_alive
+
+
 def test_database_survives_a_crash(home: Path) -> None:
     other = Stack.of(home, free_port_base())
     other.up(["postgres"])
@@ -218,7 +230,7 @@ def test_stranger_with_a_recycled_process_id_is_left_alone() -> None:
     try:
         recycled = process.Running("auth", stranger.pid, "another birth", None, 0.0)
         assert not recycled.is_alive
-        process.stop(recycled, signal.SIGTERM, 1)
+        process.stop(recycled)
         process.kill(recycled)
         assert stranger.poll() is None
     finally:

@@ -10,14 +10,14 @@ def _list(text: str) -> tuple[str, ...]:
 
 
 FRENCH_FIRST = _list("""
-    Zoé, Éléonore, François, Noël, Chloé, Jérôme, Maëlle, Anaïs, Théo, Inès, Aurélien, Camille, Louise, Hugo, Gaël, Loïc,
-    Océane, Rémi, Solène, Mathéo, Léa, Benoît, Marie-Hélène, Jean-Baptiste, Amélie, Cédric, Héloïse, Yasmine, Mehdi,
-    Aïcha, Bao, Ewa
+    Zoé, Éléonore, François, Noël, Chloé, Jérôme, Maëlle, Anaïs, Théo, Inès, Aurélien, Camille, Louise, Hugo, Gaël,
+    Loïc, Océane, Rémi, Solène, Mathéo, Léa, Benoît, Marie-Hélène, Jean-Baptiste, Amélie, Cédric, Héloïse, Yasmine,
+    Mehdi, Aïcha, Bao, Ewa
 """)
 FRENCH_LAST = _list("""
-    Lefèvre, Müller, Dupré, Béranger, Gauthier, D'Haene, Rousseau, Bâcle, Fontaine, Œuvrard, Chevalier, Maréchal, Lambert,
-    Nguyễn, Benali, Peeters, Claes, Rochat, Favre, Besançon, Le Goff, Delacroix, Mercier, Pérez, Saint-Jean, Garçon,
-    Hébert, Vanhoutte, Traoré, Diallo
+    Lefèvre, Müller, Dupré, Béranger, Gauthier, D'Haene, Rousseau, Bâcle, Fontaine, Œuvrard, Chevalier, Maréchal,
+    Lambert, Nguyễn, Benali, Peeters, Claes, Rochat, Favre, Besançon, Le Goff, Delacroix, Mercier, Pérez, Saint-Jean,
+    Garçon, Hébert, Vanhoutte, Traoré, Diallo
 """)
 ENGLISH_FIRST = _list("""
     Oliver, Amelia, George, Isla, Harry, Ava, Noah, Freya, Jack, Siân, Zoë, Seán, Priya, Mohammed, Aisha, Callum, Niamh,
