@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,12 +20,16 @@ from tests.support.api import Caller, Member, make_member
 from tests.support.ports import free_port_base
 
 Sql = psycopg.Connection[Any]
+# short times, so that a test of a timeout or of a lease that ends takes seconds
+BRISK = {"PROVIDER_TIMEOUT_SECONDS": "2", "DISPATCH_LEASE_SECONDS": "6", "DISPATCH_MAX_WORKERS": "2"}
 LOG_TAILS = pytest.StashKey[dict[str, str]]()
 
 
 @pytest.fixture(scope="session")
 def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     """The whole stack in a home of its own, but for the timer: tests say themselves when something is dispatched."""
+    for name, value in BRISK.items():
+        os.environ.setdefault(name, value)
     home = Path(tempfile.mkdtemp(prefix="credoalert-tests-"))
     stack = Stack.of(home, free_port_base())
     try:

@@ -20,7 +20,7 @@ BODIES = {
 _CONTACTS = """
 insert into public.contacts (organisation_id, id, external_id, name, language, attributes, restricted_at)
 select
-  %(organisation)s, gen_random_uuid(), 'e' || i,
+  %(organisation)s, (lpad(to_hex(1764000000000 + i), 12, '0') || '7' || substr(md5(i::text), 14))::uuid, 'e' || i,
   case when i %% 100 = 7 then 'Zoë Šimůnková ' when i %% 10 = 1 then 'Hélène Lefèvre ' else 'Jean Dupont ' end || i,
   case when i %% 5 = 0 then 'en' else 'fr' end,
   jsonb_build_object('room', 'B' || i %% 100, 'floor', i %% 7),
@@ -31,11 +31,11 @@ from generate_series(1, %(people)s) as i
 _PHONES = """
 insert into public.addresses (organisation_id, id, contact_id, kind, value, position, country, destination_hash)
 select
-  w.organisation_id, gen_random_uuid(), w.id, 'phone', w.value, 1, w.country,
+  w.organisation_id, (lpad(to_hex(1764000000000 + w.i), 12, '0') || '7' || substr(md5(w.id::text), 14))::uuid, w.id, 'phone', w.value, 1, w.country,
   substr(extensions.hmac(convert_to(w.value, 'UTF8'), k.destination_key, 'sha256'), 1, 16)
 from (
   select
-    n.organisation_id, n.id,
+    n.organisation_id, n.id, n.i,
     case n.i %% 10 when 1 then 'BE' when 2 then 'DE' when 3 then 'GB' else 'FR' end as country,
     case n.i %% 10 when 1 then '+3247' when 2 then '+49151' when 3 then '+4477' else '+336' end
       || lpad(n.i::text, 8, '0') as value

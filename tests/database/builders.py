@@ -87,7 +87,7 @@ def new_user(sql: Sql, email: str | None = None) -> UUID:
     return user_id
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Organisation:
     """An organisation, as its owner sees it."""
 

@@ -15,7 +15,7 @@ from tests.database.builders import Connect, Json, Organisation, Sql, new_phone,
 def test_quote_is_the_reservation(organisation: Organisation) -> None:
     phone = new_phone()
     people = [*organisation.people(4), organisation.contact(phone), organisation.contact(phone), organisation.contact()]
-    people.append(organisation.contact("+447911123456", "uk@example.com"))
+    people.append(organisation.contact("+447400123456", "uk@example.com"))
     template = organisation.template(sms="ç" * 71 + "{{name}}", email="Bonjour", voice="Allô")
     alert = organisation.alert(people, template=template, channels=["sms", "voice", "email"])
     quote = organisation.quote(alert)

@@ -77,7 +77,7 @@ def test_a_row_becomes_uniform() -> None:
         ({"name": "x" * 201}, "name"),
         ({"external_id": "a\nb"}, "external_id"),
         ({"language": "français"}, "language"),
-        ({"time_zone": "Paris"}, "time_zone"),
+        ({"time_zone": "Atlantis"}, "time_zone"),
         ({"time_zone": "../../etc/passwd"}, "time_zone"),
         ({"tags": "north"}, "tags"),
         ({"tags": ["a"] * 51}, "tags"),

@@ -137,7 +137,9 @@ def gather(
 ) -> Evidence:
     """Read everything about the alert of `answer`; the journal past a sequence."""
     key = {"organisation": organisation_id, "alert": UUID(answer["alert_id"])}
-    with sql.cursor(row_factory=class_row(Delivery)) as deliveries:
+    with sql.transaction(), sql.cursor(row_factory=class_row(Delivery)) as deliveries:
+        # the tables may be too fresh for statistics, and a loop over the events for each row would take minutes
+        deliveries.execute("set local enable_nestloop = off")
         rows = tuple(deliveries.execute(_DELIVERIES, key))
     with sql.cursor(row_factory=class_row(Ledger)) as ledgers:
         ledger = ledgers.execute(_LEDGER, key).fetchone()
