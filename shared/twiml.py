@@ -5,7 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 
 _WORDS = {
-    "fr": ("fr-FR", "Merci. Votre réponse est enregistrée.", "Votre réponse n'a pas été comprise. Au revoir."),
+    "fr": (
+        "fr-FR",
+        "Merci. Votre réponse est enregistrée.",
+        "Votre réponse n'a pas été comprise. Au revoir.",
+    ),
     "en": ("en-US", "Thank you. Your answer is recorded.", "Your answer was not understood. Goodbye."),
 }
 

@@ -1,4 +1,4 @@
-"""The HTTP edge, for WSGI and ASGI: routes, callers, bodies, problem documents, one log line a request.
+"""The HTTP edge, for WSGI and ASGI: routes, callers, problem documents, one log line a request.
 
 function = Function("send-alert", WebSettings.read())
 
@@ -11,29 +11,39 @@ send_alert = function.wsgi_entry()  # a plain function for functions-framework
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
-from urllib.parse import parse_qsl
+from typing import TYPE_CHECKING, Any
 
-from shared import clock, log, problems
+from shared import clock, hosts, log, problems
 from shared.auth import TokenVerifier, bearer, check_secret
 from shared.database import Database, Transport
 from shared.errors import AppError, Refusal
+from shared.exchange import LARGEST_BODY, Request, Response, accepted, no_content, ok
 from shared.settings import DatabaseSettings, WebSettings
 
 if TYPE_CHECKING:
     import flask
     import starlette.requests
     import starlette.responses
-    from pydantic import BaseModel
+
+__all__ = [
+    "LARGEST_BODY",
+    "Caller",
+    "Function",
+    "Request",
+    "Response",
+    "accepted",
+    "callback",
+    "internal",
+    "member",
+    "no_content",
+    "ok",
+]
 
 FAILED = "Something failed on our side. It was recorded."
-LARGEST_BODY = 1024 * 1024
-MOST_FORM_FIELDS = 200
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SECURITY_HEADERS = {
@@ -50,76 +60,6 @@ _CORS_HEADERS = {
     "Access-Control-Max-Age": "600",
 }
 
-Model = TypeVar("Model", bound="BaseModel")
-
-
-class Headers(Protocol):
-    """Header fields by name, in any case."""
-
-    def get(self, name: str, default: str, /) -> str:
-        """The field's value, or the default."""
-
-
-@dataclass(slots=True)
-class Request:
-    """One request, free of any framework. `query` is the raw query string."""
-
-    method: str
-    path: str
-    query: str
-    headers: Headers
-    body: bytes = b""
-    oversized: bool = False  # the body is larger than LARGEST_BODY and was not kept
-
-    def parse(self, model: type[Model]) -> Model:
-        """The JSON body as a strict model. Raises Refusal 415, 400 (malformed) or 422 (with `errors`)."""
-        from pydantic import ValidationError
-
-        self._require("application/json")
-        try:
-            return model.model_validate_json(self.body, strict=True)
-        except ValidationError as error:
-            found = error.errors(include_url=False, include_input=False)
-            raise problems.from_validation([dict(e) for e in found]) from None
-
-    def form(self) -> list[tuple[str, str]]:
-        """The pairs of a form body, repeated and empty ones too. Raises Refusal 415 or 400."""
-        self._require("application/x-www-form-urlencoded")
-        try:
-            text = self.body.decode("ascii")
-            return parse_qsl(text, keep_blank_values=True, max_num_fields=MOST_FORM_FIELDS, errors="strict")
-        except ValueError:
-            raise Refusal("form_malformed", "The body is not a form that can be read.", status=400) from None
-
-    def _require(self, media_type: str) -> None:
-        given = self.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if given != media_type:
-            raise Refusal("media_type_unsupported", f"Send the body as {media_type}.", status=415)
-
-
-@dataclass(slots=True)
-class Response:
-    """What goes back. `close` ends the connection: the rest of a body that was refused is not read."""
-
-    status: int
-    body: bytes = b""
-    content_type: str = "application/json"
-    headers: dict[str, str] = field(default_factory=dict)
-    close: bool = False
-
-
-def ok(value: Any, status: int = 200) -> Response:
-    return Response(status, json.dumps(value, separators=(",", ":")).encode())
-
-
-def accepted(value: Any) -> Response:
-    return ok(value, 202)
-
-
-def no_content() -> Response:
-    return Response(204, content_type="")
-
-
 Caller = Callable[[Request], Any]  # checks who calls and gives the handler its second argument
 
 
@@ -134,9 +74,7 @@ def member(verifier: TokenVerifier, transport: Transport, settings: DatabaseSett
 
 
 def callback(transport: Transport, settings: DatabaseSettings) -> Caller:
-    """A provider, proved by the handler from the signature: the handler gets a Database with our own
-    identity.
-    """
+    """A provider, proved by the handler from the signature: the handler gets our own Database."""
     return lambda _request: Database(transport, settings)
 
 
@@ -256,7 +194,7 @@ class Function:
         """The function that functions-framework calls with Flask's request."""
 
         def entry(request: flask.Request) -> flask.Response:
-            return _to_flask(self.respond(_from_flask(request)))
+            return hosts.to_flask(self.respond(hosts.from_flask(request)))
 
         return entry
 
@@ -266,7 +204,7 @@ class Function:
         """The coroutine function that functions-framework (`--asgi`) calls with Starlette's request."""
 
         async def entry(request: starlette.requests.Request) -> starlette.responses.Response:
-            return _to_starlette(await self.respond_async(await _from_starlette(request)))
+            return hosts.to_starlette(await self.respond_async(await hosts.from_starlette(request)))
 
         return entry
 
@@ -278,50 +216,4 @@ def _problem(error: AppError) -> Response:
         problems.CONTENT_TYPE,
         dict(error.headers),
         close=error.status == 413,
-    )
-
-
-def _from_flask(request: flask.Request) -> Request:
-    headers: Headers = request.headers
-    query = request.query_string.decode("latin-1")
-    length = request.content_length
-    if length is not None and length > LARGEST_BODY:
-        return Request(request.method, request.path, query, headers, oversized=True)
-    # without a length the body is chunked, or there is none
-    body = request.get_data() if length is not None else request.stream.read(LARGEST_BODY + 1)
-    return Request(request.method, request.path, query, headers, body, oversized=len(body) > LARGEST_BODY)
-
-
-def _to_flask(response: Response) -> flask.Response:
-    from flask import Response as FlaskResponse
-
-    # functions-framework reads the whole rest of a request before it answers, unless the answer is a stream
-    body: Any = iter([response.body]) if response.close else response.body
-    answer = FlaskResponse(
-        body, response.status, response.headers, content_type=response.content_type or None
-    )
-    if not response.content_type:
-        del answer.headers["Content-Type"]
-    if response.close:
-        answer.headers["Connection"] = "close"
-    return answer
-
-
-async def _from_starlette(request: starlette.requests.Request) -> Request:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST_BODY:
-            break
-    headers = request.headers
-    oversized = len(body) > LARGEST_BODY
-    return Request(request.method, request.url.path, request.url.query, headers, bytes(body), oversized)
-
-
-def _to_starlette(response: Response) -> starlette.responses.Response:
-    from starlette.responses import Response as StarletteResponse
-
-    headers = dict(response.headers) | ({"Connection": "close"} if response.close else {})
-    return StarletteResponse(
-        response.body, response.status, headers, media_type=response.content_type or None
     )

@@ -90,6 +90,7 @@ def make(sql: Sql, user_id: UUID, people: int, *, plain: bool = False) -> Audien
     with sql.transaction():
         sql.execute("set local session_replication_role = replica")
         sql.execute("set local work_mem = '256MB'")
+        sql.execute("set local enable_nestloop = off")  # nothing is known of the new rows yet
         for statement in (_CONTACTS, _PHONES, _MEMBERS, _BLOCKED):
             sql.execute(statement.encode(), values)
         if plain:

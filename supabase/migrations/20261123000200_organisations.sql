@@ -505,7 +505,7 @@ for update to authenticated
 using (id = any (array(select private.organisations_with('organisation.manage'))))
 with check (id = any (array(select private.organisations_with('organisation.manage'))));
 
-create policy "Memberships can be read by members who may, and one's own by oneself" on public.memberships
+create policy "Memberships can be read by members who may, and by oneself" on public.memberships
 for select to authenticated
 using (
   organisation_id = any (array(select private.organisations_with('members.read')))

@@ -144,7 +144,7 @@ begin
   ),
   chosen as materialized (
     -- at least one, even when it alone is longer than the burst: the bucket goes below zero and refills
-    select organisation_id, alert_id, number
+    select organisation_id, alert_id, number, lane, so_far
     from spent
     where so_far - greatest(segments, 1) < v_turn.budget
     order by lane, turn, served_at, organisation_id, number
@@ -154,7 +154,8 @@ begin
     select d.organisation_id, d.alert_id, d.number, d.contact_id, d.address_id, d.language
     from chosen c
     join public.deliveries d using (organisation_id, alert_id, number)
-    where d.state = 'planned' and d.claimable_at <= v_now
+    -- coalesce keeps the claim index out of it: a kept plan would read all that is claimable for each row, not one by key
+    where d.state = 'planned' and coalesce(d.claimable_at, 'infinity') <= v_now
     order by d.alert_id, d.number
     for update of d skip locked
   ),
@@ -241,7 +242,9 @@ begin
       from updated where state <> 'claimed' group by organisation_id, alert_id
     ) as r) as refunds,
     (select json_agg(q) from (
-      select organisation_id, lane, (organisation_id, lane) in (select organisation_id, lane from updated) as served
+      select organisation_id, lane, (
+        select max(c.so_far) from chosen c where c.organisation_id = queue.organisation_id and c.lane = queue.lane
+      ) as served
       from queue
     ) as q) as queues
   into v_claim;
@@ -275,7 +278,8 @@ begin
 end
 $$;
 
--- each queue gets the instant of its next row, and goes to the end of its lane if it was served; empty ones are put away.
+-- each queue gets the instant of its next row; empty ones are put away. One that was served goes to the end of its lane, in
+-- the order of the last rows: who got the last one of this claim waits longest, so that odd rows go round too.
 -- Whoever feeds a queue holds its row until their deliveries are committed, so that none is put away too early
 create function private.put_away_queues(p_channel public.channel, p_queues json, p_now timestamptz)
 returns void
@@ -289,7 +293,7 @@ declare
 begin
   for v_queue in
     select q.organisation_id, q.lane, q.served
-    from json_to_recordset(p_queues) as q (organisation_id uuid, lane smallint, served boolean)
+    from json_to_recordset(p_queues) as q (organisation_id uuid, lane smallint, served bigint)
     order by q.organisation_id, q.lane
   loop
     perform from private.queues q
@@ -305,7 +309,7 @@ begin
     limit 1;
     if found then
       update private.queues q
-      set due_at = v_next, served_at = case when v_queue.served then p_now else q.served_at end
+      set due_at = v_next, served_at = coalesce(p_now + v_queue.served * interval '1 microsecond', q.served_at)
       where q.organisation_id = v_queue.organisation_id and q.channel = p_channel and q.lane = v_queue.lane;
     else
       delete from private.queues q
@@ -552,12 +556,15 @@ begin
     return json_build_object('lease', null, 'deliveries', '[]'::json);
   end if;
 
-  with locked as materialized (
-    select d.organisation_id, d.alert_id, d.number
+  with wanted as materialized (
+    select a.organisation_id, w.alert_id, w.number
     from unnest(v_lease.alert_ids, v_lease.numbers) as w (alert_id, number)
     join public.alerts a on a.id = w.alert_id
-    join public.deliveries d
-      on d.organisation_id = a.organisation_id and d.alert_id = w.alert_id and d.number = w.number
+  ),
+  locked as materialized (
+    select d.organisation_id, d.alert_id, d.number
+    from wanted w
+    join public.deliveries d using (organisation_id, alert_id, number)
     where d.state = 'outcome_unknown' and d.lease = v_lease.token
     order by d.alert_id, d.number
     for update of d
@@ -633,14 +640,17 @@ as $$
     limit 100
     for update skip locked
   ),
-  locked as materialized (
-    select d.organisation_id, d.alert_id, d.number
+  wanted as materialized (
+    select a.organisation_id, w.alert_id, w.number, e.token
     from ended e
     cross join lateral unnest(e.alert_ids, e.numbers) as w (alert_id, number)
     join public.alerts a on a.id = w.alert_id
-    join public.deliveries d
-      on d.organisation_id = a.organisation_id and d.alert_id = w.alert_id and d.number = w.number
-    where d.state = 'claimed' and d.lease = e.token
+  ),
+  locked as materialized (
+    select d.organisation_id, d.alert_id, d.number
+    from wanted w
+    join public.deliveries d using (organisation_id, alert_id, number)
+    where d.state = 'claimed' and d.lease = w.token
     order by d.alert_id, d.number
     for update of d
   ),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.local import node
+from infra.local import postgres
 from infra.local.settings import CHECKOUT, Settings
 
 MIGRATIONS = sorted((CHECKOUT / "supabase" / "migrations").glob("*.sql"))
@@ -18,12 +18,7 @@ MIGRATIONS = sorted((CHECKOUT / "supabase" / "migrations").glob("*.sql"))
 
 @pytest.mark.timeout(120)
 def test_supabase_advisors_find_nothing(settings: Settings) -> None:
-    command = [
-        str(node.supabase()), "db", "advisors", "--workdir", str(CHECKOUT), f"--db-url={settings.db_url}",
-        "--level", "warn", "--fail-on", "warn", "-o", "json",
-    ]  # fmt: skip
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stdout + found.stderr
+    postgres.supabase(settings, "db", "advisors", "--level", "warn", "--fail-on", "warn", "-o", "json")
 
 
 def test_squawk_finds_nothing() -> None:

@@ -80,7 +80,7 @@ def test_organisations_take_turns(sql: Sql, batch: int, burst: int) -> None:
         assert got, f"nothing to claim after {served}"
         served.update(each["organisation_id"] for each in got)
     shares = [served[str(organisation.id)] for organisation in sizes]
-    assert max(shares) - min(shares) <= max(4, batch // 3), shares
+    assert max(shares) - min(shares) <= max(1, -(-batch // 4)), shares
 
 
 def test_newcomer_need_not_wait_for_a_big_job(sql: Sql) -> None:

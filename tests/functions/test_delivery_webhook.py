@@ -66,7 +66,9 @@ POOL = urllib3.PoolManager(maxsize=50, retries=False, timeout=30)
 
 
 def _post(settings: Settings, target: str, body: bytes, headers: dict[str, str]) -> Any:
-    return POOL.request("POST", f"{settings.functions_url}/delivery-webhook{target}", body=body, headers=headers)
+    return POOL.request(
+        "POST", f"{settings.functions_url}/delivery-webhook{target}", body=body, headers=headers
+    )
 
 
 def _message(settings: Settings, status: str = "delivered", **changes: Any) -> Callback:
@@ -93,7 +95,9 @@ def test_a_message_status_is_stored_once(stack: Stack, settings: Settings, sql: 
 def test_each_status_of_a_message_is_an_event_of_its_own(stack: Stack, settings: Settings, sql: Any) -> None:
     callback = _message(settings, "sent")
     callback.post()
-    failed = replace(callback, fields=callback.fields | {"MessageStatus": "undelivered", "ErrorCode": "30003"})
+    failed = replace(
+        callback, fields=callback.fields | {"MessageStatus": "undelivered", "ErrorCode": "30003"}
+    )
     assert failed.post().status == 204
     statuses = {(row[1], row[2]) for row in _stored(sql, callback.fields["MessageSid"])}
     assert statuses == {("sent", None), ("undelivered", "30003")}
@@ -116,11 +120,15 @@ def test_a_call_status_keeps_its_time_and_its_machine(stack: Stack, settings: Se
     }
     assert Callback(settings, "/twilio/call", fields).post().status == 204
     assert _stored(sql, sid) == [("call", "completed", "machine_end_beep", 1, True)]
-    (at,) = sql.execute("select occurred_at::text from private.receipts where provider_id = %s", (sid,)).fetchone()
+    (at,) = sql.execute(
+        "select occurred_at::text from private.receipts where provider_id = %s", (sid,)
+    ).fetchone()
     assert at.startswith("2020-11-23 12:00:00")
 
 
-def test_a_receipt_moves_its_delivery_and_a_replay_changes_nothing(stack: Stack, settings: Settings, sql: Any) -> None:
+def test_a_receipt_moves_its_delivery_and_a_replay_changes_nothing(
+    stack: Stack, settings: Settings, sql: Any
+) -> None:
     scene = make_scene(settings, sql, 1)
     alert = scene.alert(channels=["voice"])
     assert scene.owner.function("send-alert", alert).status == 202
@@ -144,7 +152,9 @@ def test_concurrent_callbacks_are_all_stored(stack: Stack, settings: Settings, s
         answers = list(pool.map(lambda callback: callback.post().status, callbacks))
     assert set(answers) == {204}
     sids = [callback.fields["MessageSid"] for callback in callbacks]
-    count = sql.execute("select count(*) from private.receipts where provider_id = any(%s)", (sids,)).fetchone()
+    count = sql.execute(
+        "select count(*) from private.receipts where provider_id = any(%s)", (sids,)
+    ).fetchone()
     assert count == (150,)
 
 
@@ -164,7 +174,9 @@ FORGED: dict[str, Callable[[Callback], Any]] = {
     ),
     "another path": lambda c: c.post(c.target.replace("message", "call"), c.signature(c.target)),
     "an added query": lambda c: c.post(c.target + "&x=1", c.signature(c.target)),
-    "a forged host": lambda c: c.post(signature=_signed_for_host(c, "evil.example"), x_forwarded_host="evil.example"),
+    "a forged host": lambda c: c.post(
+        signature=_signed_for_host(c, "evil.example"), x_forwarded_host="evil.example"
+    ),
 }
 
 
@@ -182,7 +194,9 @@ def _signed_for_host(callback: Callback, host: str) -> str:
 
 
 @pytest.mark.parametrize("name", FORGED)
-def test_a_forged_callback_is_refused_and_leaves_nothing(stack: Stack, settings: Settings, sql: Any, name: str) -> None:
+def test_a_forged_callback_is_refused_and_leaves_nothing(
+    stack: Stack, settings: Settings, sql: Any, name: str
+) -> None:
     callback = _message(settings)
     answer = FORGED[name](callback)
     assert answer.status == 401
@@ -222,25 +236,61 @@ def test_another_media_type_and_a_large_body_are_refused(stack: Stack, settings:
     assert large.post().status == 413
 
 
+def _sent(settings: Settings, sql: Any) -> str:
+    """The reference of a real delivery."""
+    scene = make_scene(settings, sql, 1)
+    alert = scene.alert()
+    assert scene.owner.function("send-alert", alert).status == 202
+    (number,) = sql.execute(
+        "select number from public.deliveries where alert_id = %s", (alert["alert_id"],)
+    ).fetchone()
+    return delivery_id(UUID(alert["alert_id"]), number)
+
+
 @pytest.mark.parametrize(
-    ("digits", "language", "said"),
-    [("1", "fr", "Merci"), ("1", "en", "Thank you"), ("5", "fr", "pas été comprise"), ("", "en", "not understood"), ("1", "xx", "Thank")],
+    ("digits", "language", "said", "is_clear"),
+    [
+        ("1", "fr", "Merci", True),
+        ("1", "xx", "Thank you", True),
+        ("5", "fr", "pas été comprise", False),
+        ("", "en", "not understood", False),
+    ],
 )
-def test_a_key_press_is_answered_in_the_language_of_the_call(
-    stack: Stack, settings: Settings, digits: str, language: str, said: str
+def test_a_key_press_is_kept_once_and_answered_in_the_language_of_the_call(
+    stack: Stack, settings: Settings, sql: Any, digits: str, language: str, said: str, is_clear: bool
 ) -> None:
+    reference = _sent(settings, sql)
     fields = {"CallSid": f"CA{uuid4().hex}", "Digits": digits}
-    answer = Callback(settings, "/twilio/gather", fields, more=f"&l={language}").post()
-    assert answer.status == 200
-    assert answer.headers["content-type"] == "text/xml; charset=utf-8"
-    twiml = answer.data.decode()
-    assert said in twiml
-    assert twiml.endswith("<Hangup /></Response>")
+    callback = Callback(settings, "/twilio/gather", fields, reference, more=f"&l={language}")
+    for _ in range(2):
+        answer = callback.post()
+        assert answer.status == 200
+        assert answer.headers["content-type"] == "text/xml; charset=utf-8"
+        twiml = answer.data.decode()
+        assert said in twiml
+        assert twiml.endswith("<Hangup /></Response>")
+    kept = sql.execute(
+        "select source, option, is_clear from public.responses where source_id = %s", (fields["CallSid"],)
+    ).fetchall()
+    assert kept == [("key_press", digits or "none", is_clear)]
+
+
+def test_a_key_press_in_a_call_that_nobody_knows_is_answered_all_the_same(
+    stack: Stack, settings: Settings
+) -> None:
+    fields = {"CallSid": f"CA{uuid4().hex}", "Digits": "1"}
+    assert Callback(settings, "/twilio/gather", fields).post().status == 200
 
 
 def test_an_inbound_message_is_kept_once(stack: Stack, settings: Settings, sql: Any) -> None:
     sid = f"SM{uuid4().hex}"
-    fields = {"MessageSid": sid, "From": PHONE, "To": "+15005550006", "Body": "ARRET\x00 \U0001f6a8", "OptOutType": "STOP"}
+    fields = {
+        "MessageSid": sid,
+        "From": PHONE,
+        "To": "+15005550006",
+        "Body": "ARRET\x00 \U0001f6a8",
+        "OptOutType": "STOP",
+    }
     callback = Callback(settings, "/twilio/inbound", fields)
     for _ in range(2):
         assert callback.post("/twilio/inbound").status == 204
@@ -258,7 +308,9 @@ def _event(kind: str = "email.delivered", **data: Any) -> dict[str, Any]:
     return {"type": kind, "created_at": "2026-01-02T03:04:05.000Z", "data": made}
 
 
-def _svix(settings: Settings, body: bytes, *, at: float | None = None, secret: str | None = None) -> dict[str, str]:
+def _svix(
+    settings: Settings, body: bytes, *, at: float | None = None, secret: str | None = None
+) -> dict[str, str]:
     secret = secret or settings.secrets.resend_webhook_secret
     key = base64.b64decode(secret.removeprefix("whsec_"))
     identifier, timestamp = f"msg_{uuid4().hex}", str(int(time.time() if at is None else at))
@@ -282,7 +334,12 @@ def _resend(settings: Settings, event: Any, **how: Any) -> tuple[int, dict[str, 
     ("kind", "data", "status", "code"),
     [
         ("email.delivered", {}, "delivered", None),
-        ("email.bounced", {"bounce": {"type": "Permanent", "message": "no a@example.com"}}, "bounced", "Permanent"),
+        (
+            "email.bounced",
+            {"bounce": {"type": "Permanent", "message": "no a@example.com"}},
+            "bounced",
+            "Permanent",
+        ),
         ("email.failed", {"failed": {"reason": "reached_daily_quota"}}, "failed", "reached_daily_quota"),
         ("email.teleported", {}, "teleported", None),
     ],
@@ -330,9 +387,20 @@ def test_events_about_other_things_are_answered_and_not_stored(
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b"null", b'{"type":"email.sent"}', b'{"type":"email.sent","data":[]}', b'{"type":7,"data":{}}']
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'{"type":"email.sent"}',
+        b'{"type":"email.sent","data":[]}',
+        b'{"type":7,"data":{}}',
+    ],
 )
-def test_a_signed_event_of_another_shape_is_malformed_or_ignored(stack: Stack, settings: Settings, body: bytes) -> None:
+def test_a_signed_event_of_another_shape_is_malformed_or_ignored(
+    stack: Stack, settings: Settings, body: bytes
+) -> None:
     assert _resend(settings, body)[0] == (204 if b"7" in body else 400)
 
 
@@ -355,7 +423,9 @@ def test_a_forged_event_is_refused(stack: Stack, settings: Settings, sql: Any) -
     assert _stored(sql, event["data"]["email_id"]) == []
 
 
-def test_while_the_database_is_away_the_provider_is_asked_to_repeat(stack: Stack, settings: Settings, sql: Any) -> None:
+def test_while_the_database_is_away_the_provider_is_asked_to_repeat(
+    stack: Stack, settings: Settings, sql: Any
+) -> None:
     callback = _message(settings)
     stack.stop("postgrest")
     try:

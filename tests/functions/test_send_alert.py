@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Callable
@@ -35,7 +36,12 @@ def scene(settings: Settings) -> Scene:
 def _post(settings: Settings, body: bytes, path: str = "/", **headers: str) -> Any:
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     return urllib3.request(
-        "POST", f"{settings.functions_url}/send-alert{path}", body=body, headers=names, retries=False, timeout=30
+        "POST",
+        f"{settings.functions_url}/send-alert{path}",
+        body=body,
+        headers=names,
+        retries=False,
+        timeout=30,
     )
 
 
@@ -65,7 +71,7 @@ def test_a_quote_is_what_a_send_reserves(scene: Scene) -> None:
     assert (quote.json["recipients"], quote.json["planned"]) == (3, 3)
     sent = scene.owner.function("send-alert", alert)
     assert sent.status == 202
-    assert sent.json["credits"] == quote.json["credits"] > 0
+    assert sent.json["credits_reserved"] == quote.json["credits"] > 0
 
 
 def test_a_repeat_gets_the_first_answer_and_another_request_under_its_id_is_refused(scene: Scene) -> None:
@@ -78,7 +84,8 @@ def test_a_repeat_gets_the_first_answer_and_another_request_under_its_id_is_refu
 
 
 def test_a_send_is_answered_although_no_dispatcher_is_there(scene: Scene, stack: Stack) -> None:
-    stack.stop("dispatch-deliveries-1", "dispatch-deliveries-2")
+    for name in ("dispatch-deliveries-1", "dispatch-deliveries-2"):
+        stack.stop(name)
     try:
         started = time.monotonic()
         assert scene.send().status == 202
@@ -148,11 +155,27 @@ def _foreign(scene: Scene, sql: Any) -> Scene:
 
 Changes = Callable[[Scene, Scene], dict[str, Any]]
 REFUSALS: dict[str, tuple[Changes, int, str]] = {
-    "another organisation's group": (lambda _, other: {"group_ids": [other.group_id]}, 404, "group_not_found"),
-    "another organisation's template": (lambda _, other: {"template_id": other.template_id}, 404, "template_not_found"),
-    "nobody's contact": (lambda *_: {"group_ids": [], "contact_ids": [str(uuid4())]}, 404, "contact_not_found"),
+    "another organisation's group": (
+        lambda _, other: {"group_ids": [other.group_id]},
+        404,
+        "group_not_found",
+    ),
+    "another organisation's template": (
+        lambda _, other: {"template_id": other.template_id},
+        404,
+        "template_not_found",
+    ),
+    "nobody's contact": (
+        lambda *_: {"group_ids": [], "contact_ids": [str(uuid4())]},
+        404,
+        "contact_not_found",
+    ),
     "a time in the past": (lambda *_: {"expires_at": "2020-01-01T00:00:00Z"}, 422, "expiry_past"),
-    "an id from another day": (lambda *_: {"alert_id": "0198c0de-0000-7000-8000-000000000001"}, 422, "alert_id_invalid"),
+    "an id from another day": (
+        lambda *_: {"alert_id": "0198c0de-0000-7000-8000-000000000001"},
+        422,
+        "alert_id_invalid",
+    ),
 }
 
 
@@ -161,7 +184,7 @@ def test_what_the_database_refuses_is_told_with_its_status(scene: Scene, sql: An
     changes, status, code = REFUSALS[name]
     reply = scene.owner.function("send-alert", scene.alert(**changes(scene, _foreign(scene, sql))))
     assert (reply.status, reply.json["code"]) == (status, code)
-    assert reply.headers["content-type"] == "application/problem+json"
+    assert reply.headers["Content-Type"] == "application/problem+json"
 
 
 def test_an_empty_group_is_no_audience(scene: Scene, sql: Any) -> None:
@@ -176,14 +199,18 @@ def test_too_few_credits_tell_need_and_have(settings: Settings, sql: Any) -> Non
     reply = poor.send()
     assert (reply.status, reply.json["code"]) == (402, "credits_insufficient")
     assert reply.json["need"] > reply.json["have"] == 0
-    count = sql.execute("select count(*) from public.deliveries where organisation_id = %s", (poor.organisation_id,))
+    count = sql.execute(
+        "select count(*) from public.deliveries where organisation_id = %s", (poor.organisation_id,)
+    )
     assert count.fetchone() == (0,)  # nothing half-done
 
 
 def test_a_variable_that_is_missing_names_the_contacts(scene: Scene) -> None:
     content = {"channel": "sms", "language": "fr", "subject": None, "body": "Étage {{floor}}", "html": None}
     saved = scene.owner.rpc(
-        "save_template", p_organisation_id=scene.organisation_id, p_template={"name": "Étage", "contents": [content]}
+        "save_template",
+        p_organisation_id=scene.organisation_id,
+        p_template={"name": "Étage", "contents": [content]},
     )
     reply = scene.send(template_id=saved.json["template_id"])
     assert (reply.status, reply.json["code"]) == (422, "variable_missing")
@@ -192,14 +219,22 @@ def test_a_variable_that_is_missing_names_the_contacts(scene: Scene) -> None:
 
 
 def test_a_country_without_a_price_is_named(scene: Scene) -> None:
-    person = {"name": "Loin", "external_id": "loin", "addresses": [{"kind": "phone", "value": "+85512345678"}]}
+    person = {
+        "name": "Loin",
+        "external_id": "loin",
+        "addresses": [{"kind": "phone", "value": "+85512345678"}],
+    }
     scene.owner.rpc("import_contacts", p_organisation_id=scene.organisation_id, p_contacts=[person])
-    found = scene.owner.get("contacts", select="id", organisation_id=f"eq.{scene.organisation_id}", external_id="eq.loin")
+    found = scene.owner.get(
+        "contacts", select="id", organisation_id=f"eq.{scene.organisation_id}", external_id="eq.loin"
+    )
     reply = scene.send(group_ids=[], contact_ids=[found.json[0]["id"]])
     assert (reply.status, reply.json["code"]) == (422, "price_missing")
 
 
-@pytest.mark.parametrize(("role", "status"), [("viewer", 403), ("billing", 403), ("privacy", 403), ("sender", 202)])
+@pytest.mark.parametrize(
+    ("role", "status"), [("viewer", 403), ("billing", 403), ("privacy", 403), ("sender", 202)]
+)
 def test_a_role_decides_who_sends(scene: Scene, settings: Settings, sql: Any, role: str, status: int) -> None:
     member = make_member(settings, sql)
     sql.execute(
@@ -234,7 +269,8 @@ def _signed(member: Member, settings: Settings, **changes: Any) -> str:
 
 
 def _unsigned(member: Member, settings: Settings) -> str:
-    return jwt.encode(_claims(member, settings), None, "none", headers={"kid": KEY_ID})
+    header = base64.urlsafe_b64encode(json.dumps({"alg": "none", "kid": KEY_ID}).encode()).rstrip(b"=")
+    return f"{header.decode()}.{_signed(member, settings).split('.')[1]}."
 
 
 def _self_signed(member: Member, settings: Settings) -> str:
@@ -280,6 +316,7 @@ def test_paths_methods_and_media_types(scene: Scene, settings: Settings) -> None
 def test_the_request_id_goes_from_the_edge_to_the_log(scene: Scene, settings: Settings) -> None:
     request_id = f"req-{clock.system.uuid4().hex}"
     reply = scene.owner.function("send-alert", scene.alert(), **{"X-Request-Id": request_id})
-    assert reply.headers["x-request-id"] == request_id
+    assert reply.headers["X-Request-Id"] == request_id
     lines = [json.loads(line) for line in _log(settings).splitlines() if request_id in line]
-    assert [(line["event"], line["route"], line["status"]) for line in lines] == [("request", "POST /", 202)]
+    requests = [line for line in lines if line["event"] == "request"]  # the kick may have said something too
+    assert [(line["route"], line["status"]) for line in requests] == [("POST /", 202)]

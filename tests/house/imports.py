@@ -10,7 +10,21 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 VALUES = frozenset(
-    {"errors", "values", "clock", "settings", "log", "guard", "problems", "segments", "addresses", "messages", "pace"}
+    {
+        "errors",
+        "values",
+        "clock",
+        "settings",
+        "log",
+        "guard",
+        "problems",
+        "segments",
+        "addresses",
+        "messages",
+        "pace",
+        "exchange",
+        "hosts",
+    }
 )
 DOORS = frozenset({"database", "outbound", "auth", "signatures", "twilio_rest", "kick", "twiml"})
 DISPATCH = frozenset({"deliveries", "recorder", "dispatcher"})
@@ -38,8 +52,8 @@ HOMES: dict[str, frozenset[str]] = {
     "twilio": frozenset({"shared/signatures.py", "shared/twiml.py", "shared/channels/voice.py"}),
     "standardwebhooks": frozenset({"shared/signatures.py"}),
     "resend": frozenset(),
-    "flask": frozenset({"shared/web.py"}),
-    "starlette": frozenset({"shared/web.py"}),
+    "flask": frozenset({"shared/hosts.py"}),
+    "starlette": frozenset({"shared/hosts.py"}),
     "functions_framework": frozenset(),
     "phonenumbers": frozenset({"shared/addresses.py"}),
     "email_validator": frozenset({"shared/addresses.py"}),

@@ -22,7 +22,18 @@ EXPECTED = {
     "functions.delivery_webhook": {"twilio", "standardwebhooks"},
     "functions.dispatch_deliveries": set(),
 }
-DEAR = {"aiohttp", "httpx", "postgrest", "supabase", "twilio", "resend", "stripe", "boto3", "jwt", "cryptography"}
+DEAR = {
+    "aiohttp",
+    "httpx",
+    "postgrest",
+    "supabase",
+    "twilio",
+    "resend",
+    "stripe",
+    "boto3",
+    "jwt",
+    "cryptography",
+}
 
 SCRIPT = """
 import json, sys
@@ -38,10 +49,17 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules} - befor
 
 def _imported(*arguments: str) -> set[str]:
     ran = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", SCRIPT, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
     found = set(json.loads(ran.stdout))
-    return {one for one in found if one not in sys.stdlib_module_names and not one.startswith(("_", "shared"))}
+    return {
+        one for one in found if one not in sys.stdlib_module_names and not one.startswith(("_", "shared"))
+    }
 
 
 @pytest.mark.parametrize("function", EXPECTED)
@@ -52,7 +70,11 @@ def test_a_function_imports_exactly_what_it_needs_to_start(function: str) -> Non
     assert not less, f"{function} no longer imports {less}: take it out of EXPECTED"
 
 
-@pytest.mark.parametrize("module", ["shared.web", "shared.database", "shared.auth", "shared.signatures", "shared.contacts"])
+@pytest.mark.parametrize(
+    "module", ["shared.web", "shared.database", "shared.auth", "shared.signatures", "shared.contacts"]
+)
 def test_no_door_imports_an_sdk_at_its_start(module: str) -> None:
     found = _imported(module)
-    assert not found & DEAR, f"{module} imports {sorted(found & DEAR)} at its start: import it where it is used"
+    assert not found & DEAR, (
+        f"{module} imports {sorted(found & DEAR)} at its start: import it where it is used"
+    )

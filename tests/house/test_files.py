@@ -10,9 +10,9 @@ import pytest
 
 from tests.house.imports import ROOT, name, sources
 
-LONGEST_FILE = 340  # house.md: about 120 lines, past 300 look for the seam
+LONGEST_FILE = 320  # house.md: about 120 lines, past 300 look for the seam
 LONGEST_FUNCTION = 60  # about 15 lines, past 50 look for the seam
-LONGEST_MIGRATION = 950  # the dispatch queue is one subject
+LONGEST_MIGRATION = 1000  # house.md: past 450 look for the seam; the queue is one subject
 
 # (what, where it is allowed, what to use instead)
 CALLS = (
@@ -63,7 +63,9 @@ def test_a_file_says_its_one_job_in_its_first_line(path: Path) -> None:
     docstring = ast.get_docstring(ast.parse(path.read_text()))
     assert docstring, f"{name(path)} needs a docstring that says its one job"
     first = docstring.splitlines()[0]
-    assert first.endswith((".", ":")), f"{name(path)}: the first line of the docstring is a sentence of its own"
+    assert first.endswith((".", ":")), (
+        f"{name(path)}: the first line of the docstring is a sentence of its own"
+    )
 
 
 @pytest.mark.parametrize("path", sources(), ids=name)
@@ -73,7 +75,9 @@ def test_files_and_functions_stay_short(path: Path) -> None:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or 0) - node.lineno + 1
-            assert length <= LONGEST_FUNCTION, f"{name(path)}: {node.name} has {length} lines, look for the seam"
+            assert length <= LONGEST_FUNCTION, (
+                f"{name(path)}: {node.name} has {length} lines, look for the seam"
+            )
 
 
 def test_migrations_stay_readable() -> None:

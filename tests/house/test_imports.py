@@ -29,7 +29,9 @@ def _is_forbidden(found: Import, may: frozenset[str] | None) -> bool:
     parts = found.module.split(".")
     if parts[0] == "shared" and may is not None:
         module = parts[1]
-        inside = found.file.startswith("shared/channels/") and module == "channels" and parts[2:3] in _CONTRACT
+        inside = (
+            found.file.startswith("shared/channels/") and module == "channels" and parts[2:3] in _CONTRACT
+        )
         return module not in may and not inside
     if parts[0] == "functions":
         own = Path(found.file).parts
@@ -38,7 +40,7 @@ def _is_forbidden(found: Import, may: frozenset[str] | None) -> bool:
 
 
 # channels know their contract and never one another
-_CONTRACT = (["Accepted"], ["Adapter"], ["Message"], ["Outcome"], ["Channel"], [])
+_CONTRACT: tuple[list[str], ...] = (["Accepted"], ["Adapter"], ["Message"], ["Outcome"], ["Channel"], [])
 
 
 @pytest.mark.parametrize("path", imports.sources(), ids=imports.name)
@@ -55,7 +57,9 @@ def test_a_package_is_imported_only_in_its_home(path: Path) -> None:
 def test_every_module_of_shared_has_its_place_in_the_table() -> None:
     modules = {path.stem for path in (imports.ROOT / "shared").glob("*.py")} - {"__init__"}
     for layer in (imports.VALUES, imports.DOORS, imports.DISPATCH):
-        assert layer <= modules, f"no longer there, take out of tests/house/imports.py: {sorted(layer - modules)}"
+        assert layer <= modules, (
+            f"no longer there, take out of tests/house/imports.py: {sorted(layer - modules)}"
+        )
 
 
 def test_the_check_sees_a_forbidden_import(tmp_path: Path) -> None:
@@ -64,7 +68,9 @@ def test_the_check_sees_a_forbidden_import(tmp_path: Path) -> None:
     assert _is_forbidden(Import("shared/contacts.py", 1, "shared.web", False), may)
     assert _is_forbidden(Import("shared/contacts.py", 1, "functions.send_alert", False), may)
     assert not _is_forbidden(Import("shared/contacts.py", 1, "shared.database", False), may)
-    assert _is_forbidden(Import("functions/send_alert/main.py", 1, "functions.delivery_webhook.main", False), None)
+    assert _is_forbidden(
+        Import("functions/send_alert/main.py", 1, "functions.delivery_webhook.main", False), None
+    )
     channels = imports.allowed("shared/channels/sms.py")
     assert _is_forbidden(Import("shared/channels/sms.py", 1, "shared.channels.email", False), channels)
     assert not _is_forbidden(Import("shared/channels/sms.py", 1, "shared.channels.Message", False), channels)

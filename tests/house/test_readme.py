@@ -24,7 +24,11 @@ def test_every_make_target_that_it_names_exists_and_every_target_is_named() -> N
 @pytest.mark.parametrize("command", sorted(set(re.findall(r"credoalert ([a-z]+)\b(?! \|)", README))))
 def test_every_command_that_it_shows_is_understood(command: str) -> None:
     shown = subprocess.run(
-        [sys.executable, "-m", "infra.local.cli", command, "--help"], capture_output=True, text=True, cwd=ROOT, check=False
+        [sys.executable, "-m", "infra.local.cli", command, "--help"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
     )
     assert shown.returncode == 0, shown.stderr
     for options in re.findall(rf"credoalert {command}((?: +--?[a-z-]+(?: [a-z0-9/.]+)?)+)", README):

@@ -40,7 +40,9 @@ class RestStandIn:
     def settings(self, timeout_seconds: int = 5) -> DatabaseSettings:
         return DatabaseSettings(self.url, API_KEY, timeout_seconds)
 
-    def refuse(self, status: int, code: str, message: str = "", details: Any = None, hint: str | None = None) -> None:
+    def refuse(
+        self, status: int, code: str, message: str = "", details: Any = None, hint: str | None = None
+    ) -> None:
         self.status = status
         self.answer = {"code": code, "message": message, "details": details, "hint": hint}
 
@@ -58,7 +60,7 @@ def rest_stand_in() -> Iterator[RestStandIn]:
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
-        def do_POST(self) -> None:  # noqa: N802 (the server's name)
+        def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             headers = {name.lower(): value for name, value in self.headers.items()}
             stand_in.calls.append(Call(self.path.rpartition("/rpc/")[2], json.loads(body), headers))

@@ -11,7 +11,8 @@ from shared.values import AddressKind
 
 
 @pytest.mark.parametrize(
-    "spelling", ["+33 6 12 34 56 78", "06 12 34 56 78", "0033612345678", "06.12.34.56.78", "+33(0)6-12-34-56-78"]
+    "spelling",
+    ["+33 6 12 34 56 78", "06 12 34 56 78", "0033612345678", "06.12.34.56.78", "+33(0)6-12-34-56-78"],
 )
 def test_spellings_of_one_number_are_one_address(spelling: str) -> None:
     assert phone(spelling, "FR") == "+33612345678"
@@ -82,8 +83,10 @@ def test_emails_have_one_spelling(text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "bob", "bob@", "@example.com", "bob@localhost", "bob@example..com", "a b@example.com", "bob@example.com\r\nBcc: x@y.fr",
-        "Bob <bob@example.com>", "bob@[127.0.0.1]", "x" * 65 + "@example.com", "bob@" + "a" * 250 + ".com", "böb@example.com",
+        "", "bob", "bob@", "@example.com", "bob@localhost", "bob@example..com", "a b@example.com",
+        "bob@example.com\r\nBcc: x@y.fr",
+        "Bob <bob@example.com>", "bob@[127.0.0.1]",
+        "x" * 65 + "@example.com", "bob@" + "a" * 250 + ".com", "böb@example.com",
     ],
 )  # fmt: skip
 def test_what_is_no_email_is_refused(text: str) -> None:
@@ -106,8 +109,10 @@ def test_endpoints_have_one_spelling(text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "hooks.example.com", "http://hooks.example.com", "ftp://x", "https://", "https://user:pw@example.com/", "https://example.com:22/",
-        "https://example.com/#part", "https://exämple.com/", "https://example.com/a b", "https://exam\nple.com/", "https://e" + "x" * 2000,
+        "", "hooks.example.com", "http://hooks.example.com", "ftp://x", "https://", "https://user:pw@example.com/",
+        "https://example.com:22/",
+        "https://example.com/#part", "https://exämple.com/", "https://example.com/a b", "https://exam\nple.com/",
+        "https://e" + "x" * 2000,
         "https://example.com:99999/", "javascript:alert(1)", "https://a\\@b.example/",
     ],
 )  # fmt: skip

@@ -53,8 +53,10 @@ def test_a_send_passes_on_exactly_what_was_asked() -> None:
     transport = Recorder()
     assert alerts.send(_db(transport), _parse()) == {"planned": 1}
     expected = {name: value for name, value in BODY.items() if name != "organisation_id"}
-    expected |= {"contact_ids": [], "variables": {}}
-    assert transport.calls == [("send_alert", {"p_organisation_id": ORGANISATION, "p_alert": expected})]
+    more: dict[str, Any] = {"contact_ids": [], "variables": {}}
+    assert transport.calls == [
+        ("send_alert", {"p_organisation_id": ORGANISATION, "p_alert": expected | more})
+    ]
 
 
 def test_a_repeat_is_the_same_argument_whatever_the_clock_says() -> None:

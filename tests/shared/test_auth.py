@@ -173,7 +173,9 @@ def test_a_little_clock_skew_is_forgiven() -> None:
 def test_a_symmetric_or_foreign_key_in_the_set_is_no_key() -> None:
     octets = {"kty": "oct", "k": _part("x"), "kid": "oct", "alg": "HS256"}
     curve = _record(ec.generate_private_key(ec.SECP384R1()), "p384")
-    keys = KeySet("https://x.example/jwks.json", Source({"keys": [octets, curve, _record(EC_KEY, "ec", alg="HS256")]}))
+    keys = KeySet(
+        "https://x.example/jwks.json", Source({"keys": [octets, curve, _record(EC_KEY, "ec", alg="HS256")]})
+    )
     assert [keys.find(kid) for kid in ("oct", "p384", "ec")] == [None, None, None]
 
 
@@ -222,7 +224,9 @@ def test_known_keys_stay_good_while_the_auth_server_is_away() -> None:
     assert keys.find("ec") is not None
 
 
-@pytest.mark.parametrize("document", ["text", {"keys": "x"}, {"keys": [{"kty": "EC", "crv": "P-256", "kid": "a"}]}, 7])
+@pytest.mark.parametrize(
+    "document", ["text", {"keys": "x"}, {"keys": [{"kty": "EC", "crv": "P-256", "kid": "a"}]}, 7]
+)
 def test_no_keys_at_all_is_unavailable_not_a_refusal(document: Any) -> None:
     with pytest.raises(Unavailable):
         _verifier(source=Source(document)).verify(_token())

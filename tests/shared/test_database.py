@@ -67,7 +67,8 @@ def test_void_is_none_and_other_values_come_back_as_they_are(rest: RestStandIn, 
     rest.status = 204
     assert rpc("sweep") is None
     rest.status = 200
-    for value in ({}, 0, [1], "text", False):
+    values: list[Any] = [{}, 0, [1], "text", False]
+    for value in values:
         rest.answer = value
         assert rpc("anything") == value
 
@@ -77,7 +78,10 @@ def test_a_members_call_carries_the_members_token(rest: RestStandIn, kind: Any) 
     transport = kind(rest.settings())
     for token in ("token-of-alice", "token-of-bob"):
         Database(transport, rest.settings(), token).rpc("quote_alert")
-    assert [call.headers["authorization"] for call in rest.calls] == ["Bearer token-of-alice", "Bearer token-of-bob"]
+    assert [call.headers["authorization"] for call in rest.calls] == [
+        "Bearer token-of-alice",
+        "Bearer token-of-bob",
+    ]
     assert {call.headers["apikey"] for call in rest.calls} == {API_KEY}
 
 
@@ -134,7 +138,9 @@ def test_the_databases_words_stay_here(
         assert error.headers["WWW-Authenticate"].startswith("Bearer")
 
 
-@pytest.mark.parametrize(("status", "told"), [(502, 503), (503, 503), (504, 503), (500, 500), (404, 500), (401, 401)])
+@pytest.mark.parametrize(
+    ("status", "told"), [(502, 503), (503, 503), (504, 503), (500, 500), (404, 500), (401, 401)]
+)
 def test_a_gateways_page_is_no_answer(rest: RestStandIn, door: Door, status: int, told: int) -> None:
     rest.status, rest.content = status, b"<html>nginx</html>"
     with pytest.raises(AppError) as caught:

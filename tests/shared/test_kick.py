@@ -25,7 +25,7 @@ def _dispatcher(seconds: float = 0.0, status: int = 200) -> Iterator[tuple[str, 
     received: Received = []
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802 (the server's name)
+        def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             received.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
             time.sleep(seconds)

@@ -35,7 +35,9 @@ def test_a_line_is_one_json_object() -> None:
 
 
 def test_personal_data_under_an_unknown_key_is_dropped() -> None:
-    (line,) = _lines(("sent", {"to": "+33612345678", "body": "secret", "email": "a@example.com", "channel": "sms"}))
+    (line,) = _lines(
+        ("sent", {"to": "+33612345678", "body": "secret", "email": "a@example.com", "channel": "sms"})
+    )
     assert line["channel"] == "sms"
     assert line["dropped_keys"] == 3
     for personal in ("+33612345678", "secret", "a@example.com"):
@@ -45,7 +47,16 @@ def test_personal_data_under_an_unknown_key_is_dropped() -> None:
 def test_values_are_scalars_short_texts_or_counts() -> None:
     alert_id = UUID(int=7)
     (line,) = _lines(
-        ("x", {"alert_id": alert_id, "reason": "y" * 500, "tally": {"sent": 2}, "state": ["+33612345678"], "kind": None})
+        (
+            "x",
+            {
+                "alert_id": alert_id,
+                "reason": "y" * 500,
+                "tally": {"sent": 2},
+                "state": ["+33612345678"],
+                "kind": None,
+            },
+        )
     )
     assert line["alert_id"] == str(alert_id)
     assert len(line["reason"]) == 120

@@ -71,7 +71,9 @@ def test_a_complete_environment_is_read() -> None:
 
 
 @pytest.mark.parametrize(("name", "read"), SECRETS)
-@pytest.mark.parametrize("value", [None, "", "   ", "short", "x" * 40, " leading-0123456789abcdef0123456789abcdef"])
+@pytest.mark.parametrize(
+    "value", [None, "", "   ", "short", "x" * 40, " leading-0123456789abcdef0123456789abcdef"]
+)
 def test_a_missing_empty_or_short_secret_stops_the_start(name: str, read: Reader, value: str | None) -> None:
     with pytest.raises(SettingsError, match=name):
         read(changed(**{name: value}))
@@ -125,7 +127,13 @@ def test_a_malformed_channel_setting_stops_the_start(name: str, value: str) -> N
 
 
 @pytest.mark.parametrize(
-    "value", ["whsec_", "whsec_c2hvcnQ=", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", "whsec_!!notbase64!!notbase64!!"]
+    "value",
+    [
+        "whsec_",
+        "whsec_c2hvcnQ=",
+        "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+        "whsec_!!notbase64!!notbase64!!",
+    ],
 )
 def test_a_signing_secret_without_a_long_key_stops_the_start(value: str) -> None:
     with pytest.raises(SettingsError, match="RESEND_WEBHOOK_SECRET"):

@@ -51,7 +51,9 @@ def _function() -> Function:
 
     @function.endpoint("GET /fails/refusal", caller=anyone)
     def refuses(_request: Request, _: str) -> Response:
-        raise Refusal("credits_insufficient", "Buy credits.", status=402, members={"need": 5, "code": "forged"})
+        raise Refusal(
+            "credits_insufficient", "Buy credits.", status=402, members={"need": 5, "code": "forged"}
+        )
 
     @function.endpoint("GET /fails/unavailable", caller=anyone)
     def unavailable(_request: Request, _: str) -> Response:
@@ -81,7 +83,11 @@ def _through_flask() -> Call:
     def call(method: str, path: str, body: bytes = b"", **headers: str) -> Any:
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         answer = client.open(path, method=method, data=body, headers=names)
-        return answer.status_code, answer.data, {name.lower(): value for name, value in answer.headers.items()}
+        return (
+            answer.status_code,
+            answer.data,
+            {name.lower(): value for name, value in answer.headers.items()},
+        )
 
     return call
 
@@ -97,12 +103,12 @@ def _through_starlette() -> Call:
     route = starlette.routing.Route("/{path:path}", function.asgi_entry(), methods=METHODS)
     transport = httpx.ASGITransport(starlette.applications.Starlette(routes=[route]))
 
-    async def send(method: str, path: str, body: bytes, headers: dict[str, bytes]) -> httpx.Response:
+    async def send(method: str, path: str, body: bytes, headers: dict[bytes, bytes]) -> httpx.Response:
         async with httpx.AsyncClient(transport=transport, base_url="http://example") as client:
             return await client.request(method, path, content=body, headers=headers)
 
     def call(method: str, path: str, body: bytes = b"", **headers: str) -> Any:
-        names = {name.replace("_", "-"): value.encode("latin-1") for name, value in headers.items()}
+        names = {name.replace("_", "-").encode(): value.encode("latin-1") for name, value in headers.items()}
         answer = asyncio.run(send(method, path, body, names))
         return answer.status_code, answer.content, dict(answer.headers)
 
@@ -173,7 +179,9 @@ def test_health_is_answered_without_a_log_line(call: Call, capsys: pytest.Captur
         (b'{"name":"a","x/y~z":1}', 422, "body_invalid", "/x~1y~0z is not a known name"),
     ],
 )
-def test_a_bad_body_is_told_by_place_and_reason(call: Call, body: bytes, status: int, code: str, detail: str) -> None:
+def test_a_bad_body_is_told_by_place_and_reason(
+    call: Call, body: bytes, status: int, code: str, detail: str
+) -> None:
     answer = call("POST", "/", body, **JSON)
     problem = _problem(answer)
     assert (answer[0], problem["code"]) == (status, code)
@@ -187,7 +195,9 @@ def test_every_fault_of_a_body_is_listed_and_no_value_is_repeated(call: Call) ->
     assert CANARY not in answer[1].decode()
 
 
-@pytest.mark.parametrize("media_type", ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonx"])
+@pytest.mark.parametrize(
+    "media_type", ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonx"]
+)
 def test_another_media_type_is_refused(call: Call, media_type: str) -> None:
     answer = call("POST", "/", b'{"name":"a"}', content_type=media_type)
     assert (answer[0], _problem(answer)["code"]) == (415, "media_type_unsupported")

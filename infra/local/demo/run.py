@@ -12,9 +12,11 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+from postgrest.exceptions import APIError
 from rich.console import Console
+from supabase_auth.errors import AuthError
 
-from infra.local.carriers.client import Carriers
+from infra.local.carriers.client import Carriers, CarriersError
 from infra.local.demo import evidence, local_run, progress, scene, send
 from infra.local.demo.evidence import Connection, Evidence
 from infra.local.demo.options import Options
@@ -22,7 +24,9 @@ from infra.local.demo.reconcile import Findings, reconcile
 from infra.local.demo.scene import Scene
 from infra.local.demo.send import Sent
 from infra.local.demo.watch import Killer, Watched, watch
+from infra.local.settings import LocalStackError
 from infra.local.stack import Stack
+from shared.errors import AppError
 
 
 @dataclass(slots=True, frozen=True)
@@ -134,6 +138,19 @@ def _judge_run(
             f"only {len(killer.kills)} of {options.kills} dispatchers could be killed before everything was sent: "
             "ask for fewer, or for more recipients"
         )
+
+
+@contextmanager
+def refusals_explained() -> Iterator[None]:
+    """What the API, the database or the carriers refuse becomes a LocalStackError, which the command line explains."""
+    try:
+        yield
+    except AppError as error:
+        raise LocalStackError(f"the API refused: {error.code}: {error.detail}") from error
+    except (APIError, AuthError) as error:
+        raise LocalStackError(f"the API refused: {error}") from error
+    except (psycopg.Error, CarriersError) as error:
+        raise LocalStackError(f"the stack failed: {error}") from error
 
 
 @contextmanager
