@@ -13,8 +13,8 @@ LIMIT_SECONDS_A_RECIPIENT = 0.06
 
 # a crash is noticed within seconds instead of a minute, so that a demo in a storm ends while somebody watches
 QUICK_SETTINGS = {
-    "PROVIDER_TIMEOUT_SECONDS": "4",
-    "DISPATCH_LEASE_SECONDS": "10",
+    "PROVIDER_TIMEOUT_SECONDS": "5",
+    "DISPATCH_LEASE_SECONDS": "12",
     "DISPATCH_BUDGET_SECONDS": "10",
 }
 
