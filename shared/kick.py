@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.client
 import threading
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from shared import log
@@ -17,13 +18,22 @@ from shared.settings import DispatchSettings
 MOST_HELD = 4
 CONNECT_TIMEOUT_SECONDS = 3
 GRACE_SECONDS = 10  # over the dispatcher's own budget
+PAUSES_SECONDS = (1.5, 5.0)
+_NOBODY_THERE = frozenset({502, 503, 504})
 
 
 class Kicker:
     """Starts dispatchers. One for a function, shared by its threads."""
 
-    def __init__(self, settings: DispatchSettings, *, most_held: int = MOST_HELD) -> None:
+    def __init__(
+        self,
+        settings: DispatchSettings,
+        *,
+        most_held: int = MOST_HELD,
+        pauses_seconds: Sequence[float] = PAUSES_SECONDS,
+    ) -> None:
         self._settings = settings
+        self._pauses_seconds = tuple(pauses_seconds)
         self._most_held = most_held
         self._lock = threading.Lock()
         self._held = 0
@@ -41,17 +51,30 @@ class Kicker:
     def _run(self, request_id: str, hop: int) -> None:
         with log.bound_request_id(request_id):
             while True:
-                try:
-                    self._post(request_id, hop)
-                except (OSError, http.client.HTTPException) as error:
-                    log.log.warning("kick_failed", error)
+                self._try(request_id, hop)
                 with self._lock:
                     if not self._wanted:
                         self._held -= 1
                         return
                     self._wanted = False
 
-    def _post(self, request_id: str, hop: int) -> None:
+    def _try(self, request_id: str, hop: int) -> None:
+        """Again after a pause where nobody could take it: a dispatcher that starts is away for a second."""
+        for pause_seconds in (*self._pauses_seconds, None):
+            try:
+                status = self._post(request_id, hop)
+            except (OSError, http.client.HTTPException) as error:
+                log.log.warning("kick_failed", error)
+            else:
+                if status < 300:
+                    return
+                log.log.warning("kick_refused", status=status)
+                if status not in _NOBODY_THERE:
+                    return
+            if pause_seconds is not None:
+                threading.Event().wait(pause_seconds)
+
+    def _post(self, request_id: str, hop: int) -> int:
         url = urlsplit(self._settings.dispatch_url)
         kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
         connection = kind(url.hostname or "", url.port, timeout=CONNECT_TIMEOUT_SECONDS)
@@ -61,8 +84,6 @@ class Kicker:
         try:
             connection.request("POST", url.path, b'{"hop":%d}' % hop, headers)
             connection.sock.settimeout(self._settings.budget_seconds + GRACE_SECONDS)
-            status = connection.getresponse().status
+            return connection.getresponse().status
         finally:
             connection.close()
-        if status >= 300:
-            log.log.warning("kick_refused", status=status)

@@ -130,7 +130,7 @@ def _smooth(sql: Sql, made: Audience) -> None:
     )
     sql.execute(
         "delete from public.addresses a using public.contacts c where c.id = a.contact_id and"
-        " a.organisation_id = %s and c.organisation_id = %s and substr(c.external_id, 2)::integer % 33 = 0",
+        " a.organisation_id = %s and c.organisation_id = %s and substr(c.external_id, 2)::integer %% 33 = 0",
         (made.organisation_id, made.organisation_id),
     )
 
@@ -140,3 +140,15 @@ def _check(sql: Sql, values: dict[str, Any]) -> None:
     row = sql.execute(_WRONG.encode(), values).fetchone()
     if row is None or row[0] != 0:
         raise AssertionError("the bench derives addresses differently from the trigger derive_address")
+
+
+def forget(sql: Sql, made: Audience) -> None:
+    """Take the people away again, so that the next audience meets small tables."""
+    with sql.transaction():
+        sql.execute("set local session_replication_role = replica")
+        for table in ("group_members", "addresses", "suppressions", "contacts"):
+            sql.execute(
+                f"delete from public.{table} where organisation_id = %s".encode(), (made.organisation_id,)
+            )
+    for table in ("group_members", "addresses", "suppressions", "contacts"):
+        sql.execute(f"vacuum (full, analyze) public.{table}".encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from uuid import UUID, uuid4
 import psycopg
 
 from infra.bench.audience import Sql
-from infra.local import functions, probe, process
+from infra.local import functions, postgres, probe, process
 from infra.local.process import Component, Running
 from infra.local.settings import PORT_SPAN, Settings
 from infra.local.stack import Stack
@@ -50,8 +51,9 @@ def free_port_base() -> int:
 
 @contextmanager
 def database(settings: Settings) -> Iterator[Sql]:
-    """The stack's database as the role that applies migrations, each statement its own transaction."""
-    with psycopg.connect(settings.db_url, autocommit=True) as sql:
+    """The stack's database as its superuser (people are made without triggers), each statement its own transaction."""
+    url = settings.database_url(postgres.SUPERUSER, settings.secrets.superuser_password)
+    with psycopg.connect(url, autocommit=True) as sql:
         yield sql
 
 
@@ -110,3 +112,9 @@ def until(is_so: Callable[[], bool], seconds: float, what: str) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what} did not happen within {seconds:.0f} s")
         time.sleep(POLL_SECONDS)
+
+
+def listens(port: int) -> bool:
+    """Whether a server takes connections on the port; it is asked nothing."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
@@ -41,7 +40,7 @@ def most_memory_mib(pid: int) -> float:
     return max((_high_water_kib(each) for each in family(pid)), default=0) / 1024
 
 
-def free_cores(pids: Iterable[int] = ()) -> int:
+def cores() -> int:
     """Cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -83,7 +83,9 @@ def act_as(sql: Sql, user_id: UUID, email: str = "") -> None:
 
 def new_user(sql: Sql, email: str | None = None) -> UUID:
     user_id = uuid4()
-    sql.execute("insert into auth.users (id, email) values (%s, %s)", (user_id, email or f"{user_id}@example.com"))
+    sql.execute(
+        "insert into auth.users (id, email) values (%s, %s)", (user_id, email or f"{user_id}@example.com")
+    )
     return user_id
 
 
@@ -96,7 +98,9 @@ class Organisation:
     owner: UUID
 
     @classmethod
-    def make(cls, sql: Sql, credit: int = 1_000_000, country: str = "FR", language: str = "fr") -> Organisation:
+    def make(
+        cls, sql: Sql, credit: int = 1_000_000, country: str = "FR", language: str = "fr"
+    ) -> Organisation:
         organisation = cls(sql, uuid4(), new_user(sql))
         organisation.call("create_organisation", "A school", country, language, "Europe/Paris")
         if credit:
@@ -121,7 +125,8 @@ class Organisation:
         """A new member."""
         user_id = new_user(self.sql)
         self.sql.execute(
-            "insert into public.memberships (organisation_id, user_id, role) values (%s, %s, %s)", (self.id, user_id, role)
+            "insert into public.memberships (organisation_id, user_id, role) values (%s, %s, %s)",
+            (self.id, user_id, role),
         )
         return user_id
 
@@ -173,7 +178,12 @@ class Organisation:
     def template(self, *, template_id: UUID | None = None, language: str = "fr", **bodies: str) -> UUID:
         """A template with one content for each channel that is named: `template(sms="Bonjour {{name}}")`."""
         contents = [
-            {"channel": channel, "language": language, "body": body, "subject": "Alerte" if channel == "email" else None}
+            {
+                "channel": channel,
+                "language": language,
+                "body": body,
+                "subject": "Alerte" if channel == "email" else None,
+            }
             for channel, body in bodies.items()
         ]
         return self.save_template(contents, template_id)

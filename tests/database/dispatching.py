@@ -22,7 +22,9 @@ ALL_WAITING = """
 
 
 def claim(sql: Sql, channel: str = "sms", batch: int = 100, lease_seconds: int = 60) -> Json:
-    answer: Json = value(sql, "select public.claim_deliveries(%s, %s, %s, 'worker')", channel, batch, lease_seconds)
+    answer: Json = value(
+        sql, "select public.claim_deliveries(%s, %s, %s, 'worker')", channel, batch, lease_seconds
+    )
     return answer
 
 

@@ -181,7 +181,10 @@ def insertable(organisation: Organisation, table: str) -> Json:
         case "addresses":
             return tenant | {"contact_id": str(organisation.contact()), "kind": "phone", "value": new_phone()}
         case "group_members":
-            return tenant | {"contact_id": str(organisation.contact()), "group_id": str(organisation.group([]))}
+            return tenant | {
+                "contact_id": str(organisation.contact()),
+                "group_id": str(organisation.group([])),
+            }
         case "price_lists" | "prices":
             return {"version": 99}
     return tenant
@@ -196,6 +199,10 @@ def change(organisation: Organisation, table: str) -> Json:
 
 def rows_of(sql: Sql, table: str, organisation: Organisation) -> Any:
     """Everything that a table holds of an organisation, to see that nothing moved."""
-    where = "" if table in {"price_lists", "prices"} else f" where {TENANT_COLUMN.get(table, 'organisation_id')} = %s"
+    where = (
+        ""
+        if table in {"price_lists", "prices"}
+        else f" where {TENANT_COLUMN.get(table, 'organisation_id')} = %s"
+    )
     query = f"select count(*), md5(coalesce(string_agg(t::text, '|' order by t::text), '')) from public.{table} t{where}"
     return sql.execute(query.encode(), (organisation.id,) if where else None).fetchone()

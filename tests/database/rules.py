@@ -196,7 +196,8 @@ RULES = [
               join pg_attribute b on b.attrelid = k.confrelid and b.attnum = pair.there
               where a.attname = 'organisation_id' and b.attname = 'organisation_id'
             )""",
-        """alter table public.alerts add constraint simple foreign key (template_id) references public.simple (id)""",
+        """alter table public.alerts add constraint simple foreign key (template_id)
+           references public.simple (id) not valid""",
     ),
     Rule(
         "uniqueness on a tenant table starts with organisation_id",

@@ -28,5 +28,8 @@ def test_squawk_finds_nothing() -> None:
         [squawk, "--config", str(CHECKOUT / ".squawk.toml"), "--reporter", "json", *map(str, MIGRATIONS)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    findings = {(Path(each["file"]).name, each["line"], each["rule_name"]) for each in json.loads(found.stdout or "[]")}
+    findings = {
+        (Path(each["file"]).name, each["line"], each["rule_name"])
+        for each in json.loads(found.stdout or "[]")
+    }
     assert not findings, findings

@@ -37,9 +37,14 @@ def test_two_people_on_one_phone_get_one_sms(organisation: Organisation) -> None
 
 def test_same_phone_is_one_destination_a_channel(organisation: Organisation) -> None:
     phone = new_phone()
-    alert = organisation.alert([organisation.contact(phone), organisation.contact(phone)], channels=["sms", "voice"])
+    alert = organisation.alert(
+        [organisation.contact(phone), organisation.contact(phone)], channels=["sms", "voice"]
+    )
     organisation.send(alert)
-    assert Counter(each["channel"] for each in planned(organisation.deliveries(alert))) == {"sms": 1, "voice": 1}
+    assert Counter(each["channel"] for each in planned(organisation.deliveries(alert))) == {
+        "sms": 1,
+        "voice": 1,
+    }
 
 
 def test_email_spelled_in_capitals_is_the_same_destination(organisation: Organisation) -> None:
@@ -48,7 +53,9 @@ def test_email_spelled_in_capitals_is_the_same_destination(organisation: Organis
     assert organisation.send(alert)["skipped"] == {"duplicate_path": 1}
 
 
-def test_same_destination_in_two_organisations_is_reached_by_both(organisation: Organisation, sql: Sql) -> None:
+def test_same_destination_in_two_organisations_is_reached_by_both(
+    organisation: Organisation, sql: Sql
+) -> None:
     phone = new_phone()
     alerts = []
     for each in (organisation, Organisation.make(sql)):
@@ -105,12 +112,16 @@ def test_everybody_who_is_skipped_has_a_reason(organisation: Organisation, sql: 
     alert = organisation.alert(people.values())
     answer = organisation.send(alert)
     rows = organisation.by_contact(alert)
-    assert {reason: rows[contact]["reason"] for reason, contact in people.items()} == {reason: reason for reason in people}
+    assert {reason: rows[contact]["reason"] for reason, contact in people.items()} == {
+        reason: reason for reason in people
+    }
     assert answer["skipped"] == {reason: 1 for reason in people if reason}
     assert all(each["cost"] == 0 for each in rows.values() if each["state"] == "skipped")
 
 
-def test_restricted_person_does_not_take_the_place_of_another_on_their_phone(organisation: Organisation, sql: Sql) -> None:
+def test_restricted_person_does_not_take_the_place_of_another_on_their_phone(
+    organisation: Organisation, sql: Sql
+) -> None:
     phone = new_phone()
     people = [organisation.contact(phone), organisation.contact(phone)]
     sql.execute("update public.contacts set restricted_at = now() where id = %s", (min(people),))
@@ -121,10 +132,15 @@ def test_restricted_person_does_not_take_the_place_of_another_on_their_phone(org
 
 def test_each_person_is_spoken_to_in_their_language(organisation: Organisation) -> None:
     template = organisation.save_template(
-        [{"channel": "sms", "language": language, "body": f"text {language}"} for language in ("de", "en", "fr", "fr-CA")]
+        [
+            {"channel": "sms", "language": language, "body": f"text {language}"}
+            for language in ("de", "en", "fr", "fr-CA")
+        ]
     )
     spoken = {"fr-CA": "fr-CA", "fr-BE": "fr", "en-GB": "en", "es": "fr", None: "fr", "de": "de"}
-    people = {organisation.contact(new_phone(), language=language): wanted for language, wanted in spoken.items()}
+    people = {
+        organisation.contact(new_phone(), language=language): wanted for language, wanted in spoken.items()
+    }
     alert = organisation.alert(people, template=template)
     organisation.send(alert)
     found = {contact: row["language"] for contact, row in organisation.by_contact(alert).items()}
@@ -136,7 +152,9 @@ def test_price_is_that_of_the_destination(organisation: Organisation) -> None:
     alert = organisation.alert([organisation.contact(phone) for phone in phones])
     organisation.send(alert)
     costs = {each["destination_tail"]: each["cost"] for each in organisation.deliveries(alert)}
-    assert costs == {phone[-4:]: cost for phone, cost in phones.items() if phone != "+15145550101"} | {"0101": 2}
+    assert costs == {phone[-4:]: cost for phone, cost in phones.items() if phone != "+15145550101"} | {
+        "0101": 2
+    }
 
 
 @pytest.mark.parametrize("audience", [{"groups": []}, {"contacts": []}])
@@ -170,7 +188,9 @@ def test_foreign_group_contact_and_template_are_not_found(organisation: Organisa
         for operation in (organisation.quote, organisation.send):
             with refused(404, code):
                 operation(alert)
-        assert value(sql, "select count(*) from public.alerts where organisation_id = %s", organisation.id) == 0
+        assert (
+            value(sql, "select count(*) from public.alerts where organisation_id = %s", organisation.id) == 0
+        )
 
 
 BAD: list[tuple[Json, str]] = [
@@ -193,8 +213,12 @@ BAD: list[tuple[Json, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "code"), BAD, ids=[f"{code}-{next(iter(change))}" for change, code in BAD])
-def test_bad_alert_is_refused_and_leaves_nothing(organisation: Organisation, sql: Sql, change: Json, code: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "code"), BAD, ids=[f"{code}-{next(iter(change))}" for change, code in BAD]
+)
+def test_bad_alert_is_refused_and_leaves_nothing(
+    organisation: Organisation, sql: Sql, change: Json, code: str
+) -> None:
     alert = organisation.alert([organisation.contact(new_phone())]) | change
     for operation in (organisation.quote, organisation.send):
         with refused(422, code):
@@ -205,13 +229,17 @@ def test_bad_alert_is_refused_and_leaves_nothing(organisation: Organisation, sql
 
 def test_missing_value_names_contacts_and_changes_nothing(organisation: Organisation, sql: Sql) -> None:
     complete = organisation.contact(new_phone(), attributes={"room": "12", "floor": "1"})
-    lacking = organisation.contact(new_phone(), external_id="E-7", attributes={"room": ""}, name="Secret Name")
+    lacking = organisation.contact(
+        new_phone(), external_id="E-7", attributes={"room": ""}, name="Secret Name"
+    )
     template = organisation.template(sms="{{name}}: {{room}}, {{floor}}, {{note | none}}, {{site}}")
     alert = organisation.alert([complete, lacking], template=template, variables={"site": "Lyon"})
     for operation in (organisation.quote, organisation.send):
         with refused(422, "variable_missing") as told:
             operation(alert)
-        named = {(each["contact_id"], each["external_id"], each["variable"]) for each in told.detail["contacts"]}
+        named = {
+            (each["contact_id"], each["external_id"], each["variable"]) for each in told.detail["contacts"]
+        }
         assert named == {(str(lacking), "E-7", "room"), (str(lacking), "E-7", "floor")}
         assert told.detail["more"] is False
         assert "Secret" not in str(told)
@@ -233,7 +261,9 @@ def test_missing_price_names_countries_and_changes_nothing(organisation: Organis
         with refused(422, "price_missing") as told:
             operation(alert)
         assert told.detail == {"prices": [{"channel": "sms", "country": "JP", "recipients": 2}]}
-    assert value(sql, "select count(*) from public.deliveries where organisation_id = %s", organisation.id) == 0
+    assert (
+        value(sql, "select count(*) from public.deliveries where organisation_id = %s", organisation.id) == 0
+    )
     assert organisation.account() == (1_000_000, 0)
 
 

@@ -9,7 +9,17 @@ from uuid import UUID
 import pytest
 
 from tests.database.builders import Connect, Json, Organisation, Sql, new_phone, value
-from tests.database.dispatching import claim, pass_time, record_all, sweep
+from tests.database.dispatching import (
+    ask,
+    claim,
+    end_leases,
+    id_of,
+    pass_time,
+    receipt,
+    receive,
+    record_all,
+    sweep,
+)
 
 pytestmark = pytest.mark.usefixtures("fresh_queues")
 
@@ -38,7 +48,11 @@ def test_message_has_all_that_a_channel_needs(organisation: Organisation, sql: S
     [message] = claimed["deliveries"]
     assert message["id"] == f"{UUID(alert['alert_id']).hex}-1"
     assert (message["to"], message["body"], message["attempt"]) == (phone, "Bonjour Zoé, salle 12", 1)
-    assert (message["organisation_id"], message["language"], message["segments"]) == (str(organisation.id), "fr", 1)
+    assert (message["organisation_id"], message["language"], message["segments"]) == (
+        str(organisation.id),
+        "fr",
+        1,
+    )
     assert (message["subject"], message["html"]) == (None, None)
     assert claimed["lease_until"] == pytest.approx(claimed["now"] + 60)
     assert 86_000 < message["expires_at"] - claimed["now"] <= 86_400
@@ -46,12 +60,16 @@ def test_message_has_all_that_a_channel_needs(organisation: Organisation, sql: S
     assert (row["state"], row["attempt"], str(row["lease"])) == ("claimed", 1, claimed["lease"])
 
 
-def test_row_that_never_was_in_the_database_keeps_no_address_and_no_text(organisation: Organisation, sql: Sql) -> None:
+def test_row_that_never_was_in_the_database_keeps_no_address_and_no_text(
+    organisation: Organisation, sql: Sql
+) -> None:
     phone = new_phone()
     alert = organisation.alert([organisation.contact(phone, name="Canary")])
     organisation.send(alert)
     record_all(sql, claim(sql))
-    kept = value(sql, "select string_agg(d::text, '') from public.deliveries d where alert_id = %s", alert["alert_id"])
+    kept = value(
+        sql, "select string_agg(d::text, '') from public.deliveries d where alert_id = %s", alert["alert_id"]
+    )
     assert phone not in kept
     assert "Canary" not in kept
 
@@ -106,7 +124,9 @@ def test_bucket_fills_again_up_to_its_burst(organisation: Organisation, sql: Sql
     sent(organisation, 60)
     set_pace(sql, 10, 20, tokens=0)
     assert claim(sql)["wait_seconds"] <= 0.1
-    sql.execute("update private.senders set tokens = 0, filled_at = clock_timestamp() - interval '1.05 seconds'")
+    sql.execute(
+        "update private.senders set tokens = 0, filled_at = clock_timestamp() - interval '1.05 seconds'"
+    )
     assert len(claim(sql)["deliveries"]) == 10
     sql.execute("update private.senders set tokens = 0, filled_at = clock_timestamp() - interval '1 hour'")
     assert len(claim(sql)["deliveries"]) == 20
@@ -119,7 +139,9 @@ def test_message_longer_than_the_burst_is_sent(organisation: Organisation, sql: 
     assert value(sql, "select tokens from private.senders where channel = 'sms'") < -4
 
 
-def test_nothing_is_claimed_twice_by_eight_at_once(organisation: Organisation, sql: Sql, connect: Connect) -> None:
+def test_nothing_is_claimed_twice_by_eight_at_once(
+    organisation: Organisation, sql: Sql, connect: Connect
+) -> None:
     for _ in range(2):
         sent(organisation, 150)
     connections = [connect() for _ in range(8)]
@@ -136,7 +158,9 @@ def test_nothing_is_claimed_twice_by_eight_at_once(organisation: Organisation, s
     assert len(claimed) == len(set(claimed)) == 300
 
 
-def test_claimers_of_different_channels_do_not_meet(organisation: Organisation, sql: Sql, connect: Connect) -> None:
+def test_claimers_of_different_channels_do_not_meet(
+    organisation: Organisation, sql: Sql, connect: Connect
+) -> None:
     sent(organisation, 5, channels=["sms", "voice"])
     sql.execute("begin")
     assert len(claim(sql, "sms")["deliveries"]) == 5
@@ -146,8 +170,34 @@ def test_claimers_of_different_channels_do_not_meet(organisation: Organisation, 
     sql.execute("rollback")
 
 
+def test_row_that_a_receipt_holds_is_left_alone(
+    organisation: Organisation, sql: Sql, connect: Connect
+) -> None:
+    alert = sent(organisation, 2)
+    record_all(sql, claim(sql), "unknown")
+    end_leases(sql)
+    record_all(sql, ask(sql), "absent")
+    sql.execute("begin")
+    receive(sql, receipt(id_of(organisation.deliveries(alert)[0]), "delivered"))
+    other = connect()
+    other.execute("set lock_timeout = '2s'")
+    [message] = claim(other)["deliveries"]
+    sql.execute("commit")
+    assert [each["state"] for each in organisation.deliveries(alert)] == ["delivered", "claimed"]
+    assert message["id"] == id_of(organisation.deliveries(alert)[1])
+
+
 def test_what_changed_since_the_send_takes_effect(organisation: Organisation, sql: Sql) -> None:
-    names = ["erased", "restricted", "opted_out", "suppressed", "no_address", "changed", "replaced", "moved_on"]
+    names = [
+        "erased",
+        "restricted",
+        "opted_out",
+        "suppressed",
+        "no_address",
+        "changed",
+        "replaced",
+        "moved_on",
+    ]
     phones = {name: new_phone() for name in names}
     people = {name: organisation.contact(phone) for name, phone in phones.items()}
     alert = organisation.alert(people.values())
@@ -161,7 +211,9 @@ def test_what_changed_since_the_send_takes_effect(organisation: Organisation, sq
     sql.execute("update public.addresses set value = %s where contact_id = %s", (changed, people["changed"]))
     sql.execute("delete from public.addresses where contact_id = %s", (people["replaced"],))
     organisation.address(people["replaced"], replaced)
-    organisation.address(people["moved_on"], new_phone())  # a later first address does not move what is planned
+    organisation.address(
+        people["moved_on"], new_phone()
+    )  # a later first address does not move what is planned
     claimed = claim(sql)
     assert {each["to"] for each in claimed["deliveries"]} == {changed, replaced, phones["moved_on"]}
     rows = organisation.by_contact(alert)
@@ -178,9 +230,14 @@ def test_what_changed_since_the_send_takes_effect(organisation: Organisation, sq
 
 def test_expired_alert_is_never_sent(organisation: Organisation, sql: Sql) -> None:
     alert = sent(organisation, 3)
-    sql.execute("update public.alerts set expires_at = now() - interval '1 second' where id = %s", (UUID(alert["alert_id"]),))
+    sql.execute(
+        "update public.alerts set expires_at = now() - interval '1 second' where id = %s",
+        (UUID(alert["alert_id"]),),
+    )
     assert claim(sql)["deliveries"] == []
-    assert {(each["state"], each["reason"]) for each in organisation.deliveries(alert)} == {("expired", "expired")}
+    assert {(each["state"], each["reason"]) for each in organisation.deliveries(alert)} == {
+        ("expired", "expired")
+    }
     assert organisation.account() == (1_000_000, 0)
 
 
@@ -196,7 +253,9 @@ def test_queue_is_put_away_when_empty_and_comes_back(organisation: Organisation,
     assert len(claim(sql)["deliveries"]) == 2
 
 
-def test_send_that_races_with_an_emptying_queue_is_never_stranded(organisation: Organisation, sql: Sql, connect: Connect) -> None:
+def test_send_that_races_with_an_emptying_queue_is_never_stranded(
+    organisation: Organisation, sql: Sql, connect: Connect
+) -> None:
     sends = 150
     contact, template = organisation.contact(new_phone()), organisation.template(sms="x")
     alerts = [organisation.alert([contact], template=template) for _ in range(sends)]

@@ -32,7 +32,9 @@ def test_import_makes_and_updates_people_by_external_id(organisation: Organisati
     }  # fmt: skip
     changed = person("1", first, second, name="Bob", attributes={"room": "3"})
     assert load(organisation, changed, person(None))["updated"] == 1
-    [bob] = rows(sql, "select * from public.contacts where organisation_id = %s and external_id = '1'", organisation.id)
+    [bob] = rows(
+        sql, "select * from public.contacts where organisation_id = %s and external_id = '1'", organisation.id
+    )
     assert (bob["name"], bob["attributes"], bob["tags"]) == ("Bob", {"room": "3"}, [])
     found = "select array_agg(value order by position) from public.addresses where contact_id = %s"
     assert value(sql, found, bob["id"]) == [first, second]
@@ -79,7 +81,9 @@ BAD: list[tuple[Any, str | None]] = [
 
 
 @pytest.mark.parametrize(("change", "column"), BAD, ids=[str(change)[:40] for change, _ in BAD])
-def test_bad_row_is_reported_and_the_others_stay(organisation: Organisation, change: Any, column: str | None) -> None:
+def test_bad_row_is_reported_and_the_others_stay(
+    organisation: Organisation, change: Any, column: str | None
+) -> None:
     bad = person("bad", new_phone()) | change if isinstance(change, dict) else change
     answer = load(organisation, person("1", new_phone()), bad, person("2", new_phone()))
     assert answer["created"] == 2
@@ -92,18 +96,26 @@ def test_report_repeats_nothing_that_was_typed(organisation: Organisation) -> No
 
 
 def test_same_external_id_twice_in_a_chunk_is_reported(organisation: Organisation, sql: Sql) -> None:
-    answer = load(organisation, person("1", new_phone(), name="First"), person("1", new_phone(), name="Second"))
+    answer = load(
+        organisation, person("1", new_phone(), name="First"), person("1", new_phone(), name="Second")
+    )
     assert (answer["created"], [each["row"] for each in answer["refused"]]) == (1, [2])
-    assert value(sql, "select name from public.contacts where organisation_id = %s", organisation.id) == "First"
+    assert (
+        value(sql, "select name from public.contacts where organisation_id = %s", organisation.id) == "First"
+    )
 
 
-def test_two_imports_of_the_same_people_at_once(organisation: Organisation, sql: Sql, connect: Connect) -> None:
+def test_two_imports_of_the_same_people_at_once(
+    organisation: Organisation, sql: Sql, connect: Connect
+) -> None:
     people = [person(str(number), new_phone()) for number in range(200)]
     members = [organisation.on(connect()) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda own: load(own, *people), members))
     assert sum(each["created"] for each in answers) == 200
-    assert value(sql, "select count(*) from public.contacts where organisation_id = %s", organisation.id) == 200
+    assert (
+        value(sql, "select count(*) from public.contacts where organisation_id = %s", organisation.id) == 200
+    )
 
 
 def test_group_of_another_organisation_is_no_group(organisation: Organisation, sql: Sql) -> None:
@@ -155,7 +167,10 @@ def test_derived_columns_follow_the_value(organisation: Organisation, sql: Sql) 
     contact = organisation.contact("+33612345678")
     derived = "select country || encode(destination_hash, 'hex') from public.addresses where contact_id = %s"
     before = value(sql, derived, contact)
-    sql.execute("update public.addresses set country = 'US', destination_hash = '\\x00' where contact_id = %s", (contact,))
+    sql.execute(
+        "update public.addresses set country = 'US', destination_hash = '\\x00' where contact_id = %s",
+        (contact,),
+    )
     assert value(sql, derived, contact) == before
     sql.execute("update public.addresses set value = '+14155550101' where contact_id = %s", (contact,))
     assert value(sql, derived, contact)[:2] == "US"

@@ -72,7 +72,9 @@ def test_answers_settle_each_row(organisation: Organisation, sql: Sql, alert: Js
     assert states(organisation, alert) == ["handed_over", "planned", "outcome_unknown"]
     assert organisation.account() == (1_000_000 - 21, 14)
     claimed = claim(sql)
-    assert [(each["id"], each["attempt"]) for each in claimed["deliveries"]] == [(asked["deliveries"][1]["id"], 2)]
+    assert [(each["id"], each["attempt"]) for each in claimed["deliveries"]] == [
+        (asked["deliveries"][1]["id"], 2)
+    ]
     end_leases(sql)
     assert [each["id"] for each in ask(sql)["deliveries"]] == [asked["deliveries"][2]["id"]]
 
@@ -90,11 +92,15 @@ def test_frozen_batch_keeps_its_name_through_every_question(sql: Sql, alert: Jso
     assert alert
 
 
-def test_questions_come_at_growing_intervals_and_end(organisation: Organisation, sql: Sql, alert: Json) -> None:
+def test_questions_come_at_growing_intervals_and_end(
+    organisation: Organisation, sql: Sql, alert: Json
+) -> None:
     record_all(sql, claim(sql), "unknown")
     waits = []
     for _ in range(20):
-        wait = "select extract(epoch from due_at - clock_timestamp()) from private.leases where kind = 'unknown'"
+        wait = (
+            "select extract(epoch from due_at - clock_timestamp()) from private.leases where kind = 'unknown'"
+        )
         waits.append(value(sql, wait))
         end_leases(sql)
         asked = ask(sql)
@@ -137,7 +143,9 @@ def test_receipt_answers_the_question(organisation: Organisation, sql: Sql, aler
     organisation.assert_ledger_holds()
 
 
-def test_receipt_of_an_abandoned_attempt_stops_the_second(organisation: Organisation, sql: Sql, alert: Json) -> None:
+def test_receipt_of_an_abandoned_attempt_stops_the_second(
+    organisation: Organisation, sql: Sql, alert: Json
+) -> None:
     record_all(sql, claim(sql), "unknown")
     end_leases(sql)
     record_all(sql, ask(sql), "absent")
@@ -148,7 +156,9 @@ def test_receipt_of_an_abandoned_attempt_stops_the_second(organisation: Organisa
     assert organisation.account() == (1_000_000 - 21, 0)
 
 
-def test_erased_person_in_doubt_can_only_be_settled_by_a_receipt(organisation: Organisation, sql: Sql, alert: Json) -> None:
+def test_erased_person_in_doubt_can_only_be_settled_by_a_receipt(
+    organisation: Organisation, sql: Sql, alert: Json
+) -> None:
     record_all(sql, claim(sql), "unknown")
     sql.execute("delete from public.contacts where organisation_id = %s", (organisation.id,))
     end_leases(sql)
@@ -160,7 +170,10 @@ def test_erased_person_in_doubt_can_only_be_settled_by_a_receipt(organisation: O
 def test_doubt_outlives_the_expiry_and_then_ends(organisation: Organisation, sql: Sql, alert: Json) -> None:
     claimed = claim(sql, batch=2)
     record(sql, claimed["lease"], [result(claimed["deliveries"][0])])
-    sql.execute("update public.alerts set expires_at = now() - interval '1 second' where id = %s", (UUID(alert["alert_id"]),))
+    sql.execute(
+        "update public.alerts set expires_at = now() - interval '1 second' where id = %s",
+        (UUID(alert["alert_id"]),),
+    )
     assert sweep(sql)["expired"] >= 1
     assert states(organisation, alert) == ["handed_over", "claimed", "expired"]
     assert organisation.account() == (1_000_000 - 14, 7)
@@ -171,7 +184,10 @@ def test_doubt_outlives_the_expiry_and_then_ends(organisation: Organisation, sql
     assert claim(sql)["deliveries"] == []
     assert states(organisation, alert) == ["handed_over", "expired", "expired"]
     sweep(sql)
-    assert value(sql, "select state::text from public.alerts where id = %s", UUID(alert["alert_id"])) == "completed"
+    assert (
+        value(sql, "select state::text from public.alerts where id = %s", UUID(alert["alert_id"]))
+        == "completed"
+    )
     assert organisation.account() == (1_000_000 - 7, 0)
     organisation.assert_ledger_holds()
 
@@ -181,7 +197,10 @@ def test_silence_after_three_days_says_so(organisation: Organisation, sql: Sql, 
     row = organisation.deliveries(alert)[0]
     receive(sql, receipt(id_of(row), "delivered"))
     sweep(sql)
-    sql.execute("update public.alerts set expires_at = now() - interval '73 hours' where id = %s", (UUID(alert["alert_id"]),))
+    sql.execute(
+        "update public.alerts set expires_at = now() - interval '73 hours' where id = %s",
+        (UUID(alert["alert_id"]),),
+    )
     assert sweep(sql)["no_receipt"] == 2
     assert states(organisation, alert) == ["delivered", "no_receipt", "no_receipt"]
     assert sweep(sql)["no_receipt"] == 0

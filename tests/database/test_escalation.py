@@ -56,10 +56,14 @@ def test_invitation_is_bound_to_its_email(organisation: Organisation, sql: Sql) 
     assert role_of(organisation, charlie) is None
 
 
-@pytest.mark.parametrize("end", ["expires_at = now() - interval '1 second'", "revoked_at = now()", "accepted_at = now()"])
+@pytest.mark.parametrize(
+    "end", ["expires_at = now() - interval '1 second'", "revoked_at = now()", "accepted_at = now()"]
+)
 def test_invitation_that_ended_looks_unknown(organisation: Organisation, sql: Sql, end: str) -> None:
     token = invite(organisation, "alice@example.com")
-    sql.execute(f"update public.invitations set {end} where organisation_id = %s".encode(), (organisation.id,))
+    sql.execute(
+        f"update public.invitations set {end} where organisation_id = %s".encode(), (organisation.id,)
+    )
     with refused(404, "invitation_not_found"):
         accept(sql, new_user(sql), "alice@example.com", token)
 
@@ -78,7 +82,9 @@ def test_revoked_invitation_admits_nobody(organisation: Organisation, sql: Sql) 
 
 
 @pytest.mark.parametrize("change", ["role = 'viewer'", "role = 'sender'"])
-def test_invitation_falls_with_the_rights_of_its_inviter(organisation: Organisation, sql: Sql, change: str) -> None:
+def test_invitation_falls_with_the_rights_of_its_inviter(
+    organisation: Organisation, sql: Sql, change: str
+) -> None:
     admin, alice = organisation.join("admin"), new_user(sql)
     token = invite(organisation, "alice@example.com", "admin", inviter=admin)
     sql.execute(f"update public.memberships set {change} where user_id = %s".encode(), (admin,))
@@ -140,7 +146,11 @@ def test_nobody_promotes_to_owner_or_demotes_one(organisation: Organisation) -> 
 
 def test_member_of_another_organisation_is_not_found(organisation: Organisation, sql: Sql) -> None:
     stranger = Organisation.make(sql).owner
-    for operation, more in (("change_member_role", ["viewer"]), ("remove_member", []), ("transfer_organisation", [])):
+    for operation, more in (
+        ("change_member_role", ["viewer"]),
+        ("remove_member", []),
+        ("transfer_organisation", []),
+    ):
         with refused(404, "member_not_found"):
             organisation.call(operation, stranger, *more)
 
@@ -196,7 +206,11 @@ def at_once(*works: tuple[Sql, bytes, tuple[object, ...]]) -> list[str | None]:
 
 
 @pytest.mark.parametrize(
-    "leave", [b"delete from public.memberships where user_id = %s", b"update public.memberships set role = 'viewer' where user_id = %s"]
+    "leave",
+    [
+        b"delete from public.memberships where user_id = %s",
+        b"update public.memberships set role = 'viewer' where user_id = %s",
+    ],
 )
 def test_two_owners_can_not_leave_at_once(organisation: Organisation, connect: Connect, leave: bytes) -> None:
     for _ in range(5):
@@ -217,7 +231,9 @@ def test_two_transfers_at_once_make_one_owner(organisation: Organisation, connec
         for each in connections:
             act_as(each, organisation.owner)
         transfer = b"select public.transfer_organisation(%s, %s)"
-        refusals = at_once(*[(c, transfer, (organisation.id, h)) for c, h in zip(connections, heirs, strict=True)])
+        refusals = at_once(
+            *[(c, transfer, (organisation.id, h)) for c, h in zip(connections, heirs, strict=True)]
+        )
         query = "select user_id from public.memberships where organisation_id = %s and role = 'owner'"
         owners = values(organisation.sql, query, organisation.id)
         assert len(owners) == 1, refusals

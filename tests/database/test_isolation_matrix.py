@@ -27,7 +27,9 @@ def world(settings: Settings, sql: Sql, _world: list[World]) -> World:
     return _world[0]
 
 
-def attempt(caller: Caller, verb: str, table: str, organisation: Organisation, row_key: str | None = None) -> Reply:
+def attempt(
+    caller: Caller, verb: str, table: str, organisation: Organisation, row_key: str | None = None
+) -> Reply:
     """One verb on the rows of one organisation."""
     column = TENANT_COLUMN.get(table, "organisation_id")
     where = {} if column == "version" else {column: f"eq.{organisation.id}"}
@@ -65,7 +67,9 @@ def expected(world: World, role: str, verb: str, table: str, organisation: Organ
     permission = TABLES[table].get(verb)
     if permission is None:
         return 403, False
-    may = world.permits(role, permission) and (organisation is world.own or TENANT_COLUMN.get(table) == "version")
+    may = world.permits(role, permission) and (
+        organisation is world.own or TENANT_COLUMN.get(table) == "version"
+    )
     if verb == "insert":
         return (201, True) if may else (403, False)
     own_row = table == "memberships" and role in world.members and organisation is world.own
@@ -84,7 +88,9 @@ def test_matrix_knows_every_table(sql: Sql) -> None:
 
 @every_table
 @pytest.mark.parametrize("verb", VERBS)
-def test_members_do_what_their_role_says_in_their_own_organisation_only(world: World, table: str, verb: str) -> None:
+def test_members_do_what_their_role_says_in_their_own_organisation_only(
+    world: World, table: str, verb: str
+) -> None:
     wrong: list[str] = []
     for role, member in world.members.items():
         for place, organisation in (("own", world.own), ("other", world.other)):
@@ -93,7 +99,9 @@ def test_members_do_what_their_role_says_in_their_own_organisation_only(world: W
             reply = attempt(member, verb, table, organisation, key)
             status, with_rows = expected(world, role, verb, table, organisation)
             if (reply.status, count(reply) > 0) != (status, with_rows):
-                wrong.append(f"{role} {verb} {place}: {reply.status} with {count(reply)} rows, wanted {status} {with_rows}")
+                wrong.append(
+                    f"{role} {verb} {place}: {reply.status} with {count(reply)} rows, wanted {status} {with_rows}"
+                )
             if organisation is world.other and rows_of(world.sql, table, world.other) != untouched:
                 wrong.append(f"{role} changed {table} of the other organisation")
     assert not wrong
@@ -134,9 +142,13 @@ def test_every_row_that_a_member_sees_is_of_their_organisation(world: World, tab
 def test_change_without_a_filter_stays_at_home(world: World, table: str) -> None:
     untouched = rows_of(world.sql, table, world.other)
     own = value(
-        world.sql, f"select count(*) from public.{table} where {TENANT_COLUMN.get(table, 'organisation_id')} = %s", world.own.id
+        world.sql,
+        f"select count(*) from public.{table} where {TENANT_COLUMN.get(table, 'organisation_id')} = %s",
+        world.own.id,
     )
-    reply = world.members["admin"].patch(table, change(world.own, table), select=TENANT_COLUMN.get(table, "organisation_id"))
+    reply = world.members["admin"].patch(
+        table, change(world.own, table), select=TENANT_COLUMN.get(table, "organisation_id")
+    )
     assert (reply.status, count(reply)) == (200, own)
     assert rows_of(world.sql, table, world.other) == untouched
 
@@ -171,7 +183,9 @@ def test_delete_without_a_filter_stays_at_home(settings: Settings, sql: Sql, tab
         ("deliveries", {"state": "planned"}),
     ],
 )
-def test_owner_can_not_write_what_only_operations_write(world: World, table: str, change: dict[str, object]) -> None:
+def test_owner_can_not_write_what_only_operations_write(
+    world: World, table: str, change: dict[str, object]
+) -> None:
     column = TENANT_COLUMN.get(table, "organisation_id")
     before = rows_of(world.sql, table, world.own)
     reply = world.members["owner"].patch(table, change, **{column: f"eq.{world.own.id}", "select": column})
@@ -185,7 +199,12 @@ def test_row_can_not_point_at_another_organisation(world: World) -> None:
     group = world.own.group([])
     link = {"organisation_id": str(world.own.id), "group_id": str(group), "contact_id": str(theirs)}
     assert owner.post("group_members", link).status == 409
-    address = {"organisation_id": str(world.own.id), "contact_id": str(theirs), "kind": "phone", "value": new_phone()}
+    address = {
+        "organisation_id": str(world.own.id),
+        "contact_id": str(theirs),
+        "kind": "phone",
+        "value": new_phone(),
+    }
     assert owner.post("addresses", address).status == 409
     assert value(world.sql, "select count(*) from public.addresses where contact_id = %s", theirs) == 0
 

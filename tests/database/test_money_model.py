@@ -9,7 +9,14 @@ from uuid import UUID
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from tests.database.builders import Json, Organisation, Sql, new_phone, value
 from tests.database.dispatching import (
@@ -26,7 +33,15 @@ from tests.database.dispatching import (
 )
 
 PRICE = 7
-RANK = {"planned": 0, "claimed": 1, "outcome_unknown": 1, "handed_over": 3, "sent": 4, "undelivered": 5, "delivered": 6}
+RANK = {
+    "planned": 0,
+    "claimed": 1,
+    "outcome_unknown": 1,
+    "handed_over": 3,
+    "sent": 4,
+    "undelivered": 5,
+    "delivered": 6,
+}
 TOLD = {"queued": "handed_over", "sent": "sent", "delivered": "delivered", "failed": "undelivered"}
 OPEN = {"planned", "claimed", "outcome_unknown"}
 REFUNDED = {"failed", "expired"}
@@ -63,7 +78,10 @@ class Model:
     def record(self, lease: str, delivery: Json, outcome: str) -> bool:
         """Whether the result counts."""
         row = self.rows[delivery["id"]]
-        if (row.lease, row.attempt) != (lease, delivery["attempt"]) or row.state not in {"claimed", "outcome_unknown"}:
+        if (row.lease, row.attempt) != (lease, delivery["attempt"]) or row.state not in {
+            "claimed",
+            "outcome_unknown",
+        }:
             return False
         if outcome in {"accepted", "found"}:
             row.state = "handed_over"
@@ -120,7 +138,9 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def ask(self) -> None:
-        self.sql.execute("update private.leases set due_at = now() - interval '1 second' where kind = 'unknown'")
+        self.sql.execute(
+            "update private.leases set due_at = now() - interval '1 second' where kind = 'unknown'"
+        )
         asked = ask(self.sql)
         assert all(self.model.rows[each["id"]].state == "outcome_unknown" for each in asked["deliveries"])
         self._hold(asked, "outcome_unknown")
@@ -139,12 +159,16 @@ class Life(RuleBasedStateMachine):
     def answer(self, data: st.DataObject) -> None:
         """A worker records some of what it holds; perhaps long after somebody else got it."""
         batch = data.draw(st.sampled_from(self.model.batches))
-        some = data.draw(st.lists(st.sampled_from(batch.deliveries), min_size=1, unique_by=lambda each: each["id"]))
+        some = data.draw(
+            st.lists(st.sampled_from(batch.deliveries), min_size=1, unique_by=lambda each: each["id"])
+        )
         known = self.model.rows[some[0]["id"]].state == "outcome_unknown"
         words = ["found", "absent", "unclear"] if known else ANSWERS
         told = [(each, data.draw(st.sampled_from(words))) for each in some]
         found = record(self.sql, batch.lease, [result(each, outcome) for each, outcome in told])
-        assert found["recorded"] == sum(self.model.record(batch.lease, each, outcome) for each, outcome in told)
+        assert found["recorded"] == sum(
+            self.model.record(batch.lease, each, outcome) for each, outcome in told
+        )
 
     @rule(data=st.data(), status=st.sampled_from(sorted(TOLD)))
     @precondition(lambda self: any(row.attempt for row in self.model.rows.values()))
@@ -168,7 +192,9 @@ class Life(RuleBasedStateMachine):
         """The sweep expires what waits once; what comes back later expires when it is claimed."""
         alert = data.draw(st.sampled_from(self.model.alerts))
         alert_id = UUID(alert["alert_id"])
-        self.sql.execute("update public.alerts set expires_at = now() - interval '1 second' where id = %s", (alert_id,))
+        self.sql.execute(
+            "update public.alerts set expires_at = now() - interval '1 second' where id = %s", (alert_id,)
+        )
         sweep(self.sql)
         for id_, row in self.model.rows.items():
             if id_.startswith(alert_id.hex) and not row.is_late:
@@ -176,7 +202,11 @@ class Life(RuleBasedStateMachine):
                 row.state = "expired" if row.state == "planned" else row.state
 
     def states(self) -> dict[str, str]:
-        return {id_of(row): row["state"] for alert in self.model.alerts for row in self.organisation.deliveries(alert)}
+        return {
+            id_of(row): row["state"]
+            for alert in self.model.alerts
+            for row in self.organisation.deliveries(alert)
+        }
 
     @invariant()
     def model_is_the_database(self) -> None:
@@ -222,7 +252,7 @@ class Life(RuleBasedStateMachine):
         self.organisation.assert_ledger_holds()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)  # a failing example takes time to be made small
 @pytest.mark.usefixtures("fresh_queues")
 def test_any_life_of_alerts_keeps_model_and_database_equal(sql: Sql) -> None:
     class LifeHere(Life):

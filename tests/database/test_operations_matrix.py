@@ -92,8 +92,10 @@ def test_service_operation_is_open_to_the_service(world: World, service: Caller,
 
 @pytest.mark.parametrize("operation", [*OPERATIONS, *OPEN_OPERATIONS])
 def test_service_has_no_members_operations(world: World, service: Caller, operation: str) -> None:
-    arguments = {"p_organisation_id": str(world.own.id), **OPERATIONS[operation][1]} if operation in OPERATIONS else (
-        OPEN_OPERATIONS[operation]
+    arguments = (
+        {"p_organisation_id": str(world.own.id), **OPERATIONS[operation][1]}
+        if operation in OPERATIONS
+        else (OPEN_OPERATIONS[operation])
     )
     assert outcome(service, operation, arguments)[0] == 403
 

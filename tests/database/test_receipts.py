@@ -16,7 +16,16 @@ from tests.database.dispatching import claim, id_of, receipt, receive, record, r
 
 pytestmark = pytest.mark.usefixtures("fresh_queues")
 
-FINAL = ("state", "reason", "failure_code", "handed_over_at", "sent_at", "delivered_at", "provider_id", "claimable_at")
+FINAL = (
+    "state",
+    "reason",
+    "failure_code",
+    "handed_over_at",
+    "sent_at",
+    "delivered_at",
+    "provider_id",
+    "claimable_at",
+)
 CASES: dict[str, tuple[str, list[tuple[str, str | None]]]] = {
     "message": ("sms", [("queued", None), ("sent", None), ("delivered", None)]),
     "message-bounced": ("sms", [("queued", None), ("sent", None), ("undelivered", "30005")]),
@@ -24,10 +33,16 @@ CASES: dict[str, tuple[str, list[tuple[str, str | None]]]] = {
     "message-contradicted": ("sms", [("delivered", None), ("undelivered", "30005"), ("sent", None)]),
     "message-failed-twice": ("sms", [("failed", "30008"), ("undelivered", "30005"), ("sent", None)]),
     "call": ("voice", [("initiated", None), ("ringing", None), ("in-progress", None), ("completed", None)]),
-    "call-without-answer": ("voice", [("ringing", None), ("busy", None), ("no-answer", None), ("failed", "13224")]),
+    "call-without-answer": (
+        "voice",
+        [("ringing", None), ("busy", None), ("no-answer", None), ("failed", "13224")],
+    ),
     "email": ("email", [("sent", None), ("delivery_delayed", None), ("delivered", None), ("opened", None)]),
     "email-bounced-late": ("email", [("sent", None), ("delivered", None), ("bounced", "Permanent")]),
-    "email-bounced": ("email", [("sent", None), ("bounced", "Transient"), ("suppressed", "OnAccountSuppressionList")]),
+    "email-bounced": (
+        "email",
+        [("sent", None), ("bounced", "Transient"), ("suppressed", "OnAccountSuppressionList")],
+    ),
 }
 
 
@@ -75,7 +90,9 @@ def test_every_order_ends_the_same(organisation: Organisation, sql: Sql, case: s
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(sorted(CASES)), st.data())
 @example("message", None)
-def test_shuffled_doubled_and_early_receipts_end_the_same(sql: Sql, case: str, data: st.DataObject | None) -> None:
+def test_shuffled_doubled_and_early_receipts_end_the_same(
+    sql: Sql, case: str, data: st.DataObject | None
+) -> None:
     channel, told = CASES[case]
     steps: list[int | None] = [*range(len(told)), *range(len(told)), None]  # None: the answer is recorded
     if data is not None:
@@ -101,7 +118,9 @@ def test_shuffled_doubled_and_early_receipts_end_the_same(sql: Sql, case: str, d
     assert play(steps, together) == play([None, *range(len(told))], together=False)
 
 
-def test_receipt_has_one_effect_however_often_it_comes(organisation: Organisation, sql: Sql, connect: Connect) -> None:
+def test_receipt_has_one_effect_however_often_it_comes(
+    organisation: Organisation, sql: Sql, connect: Connect
+) -> None:
     alert = addressed(organisation, "sms")
     record_all(sql, claim(sql))
     told = receipt(id_of(organisation.deliveries(alert)[0]), "delivered")
@@ -126,13 +145,17 @@ def test_unknown_status_is_kept_raw_and_changes_nothing(organisation: Organisati
 
 
 def test_receipt_for_an_unknown_delivery_waits(sql: Sql) -> None:
-    answer = receive(sql, receipt(f"{uuid4().hex}-1", "delivered"), receipt(None, "delivered", provider_id="SM-none"))
+    answer = receive(
+        sql, receipt(f"{uuid4().hex}-1", "delivered"), receipt(None, "delivered", provider_id="SM-none")
+    )
     assert answer == {"stored": 2, "repeated": 0, "applied": 0, "waiting": 2}
     assert sweep(sql)["replayed"] in {0, None}
 
 
 @pytest.mark.parametrize("known_by", ["reference", "provider id"])
-def test_receipt_before_the_row_knows_its_provider_id_is_replayed(organisation: Organisation, sql: Sql, known_by: str) -> None:
+def test_receipt_before_the_row_knows_its_provider_id_is_replayed(
+    organisation: Organisation, sql: Sql, known_by: str
+) -> None:
     alert = addressed(organisation, "sms")
     claimed = claim(sql)
     delivery, name = claimed["deliveries"][0]["id"], f"SM-{uuid4()}"
@@ -145,7 +168,9 @@ def test_receipt_before_the_row_knows_its_provider_id_is_replayed(organisation: 
     assert receive(sql, receipt(None, "read", provider_id=name))["applied"] == 1
 
 
-def test_receipt_that_crosses_its_row_is_brought_to_it_by_the_sweep(organisation: Organisation, sql: Sql, connect: Connect) -> None:
+def test_receipt_that_crosses_its_row_is_brought_to_it_by_the_sweep(
+    organisation: Organisation, sql: Sql, connect: Connect
+) -> None:
     alert = addressed(organisation, "sms")
     claimed, name = claim(sql), f"SM-{uuid4()}"
     other = connect()
@@ -160,7 +185,9 @@ def test_receipt_that_crosses_its_row_is_brought_to_it_by_the_sweep(organisation
     assert organisation.deliveries(alert)[0]["state"] == "delivered"
 
 
-def test_receipt_that_waits_for_a_row_is_not_lost(organisation: Organisation, sql: Sql, connect: Connect) -> None:
+def test_receipt_that_waits_for_a_row_is_not_lost(
+    organisation: Organisation, sql: Sql, connect: Connect
+) -> None:
     # the row changes while the receipt waits for its lock: what it read before is old
     alert = addressed(organisation, "sms")
     claimed = claim(sql)
@@ -169,7 +196,9 @@ def test_receipt_that_waits_for_a_row_is_not_lost(organisation: Organisation, sq
     record_all(sql, claimed)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(receive, other, receipt(claimed["deliveries"][0]["id"], "delivered"))
-        while not value(connect(), "select count(*) from pg_locks where not granted and pid = %s", other.info.backend_pid):
+        while not value(
+            connect(), "select count(*) from pg_locks where not granted and pid = %s", other.info.backend_pid
+        ):
             assert not waiting.done()
         sql.execute("commit")
         assert waiting.result()["applied"] == 1
@@ -207,15 +236,26 @@ def test_what_suppresses_a_destination(
     record_all(sql, claim(sql, channel))
     kind = "email" if channel == "email" else "message"
     receive(sql, receipt(id_of(organisation.deliveries(alert)[0]), status, kind=kind, code=code))
-    found = rows(sql, "select channel::text, reason::text, source from public.suppressions where organisation_id = %s", organisation.id)
+    found = rows(
+        sql,
+        "select channel::text, reason::text, source from public.suppressions where organisation_id = %s",
+        organisation.id,
+    )
     assert found == ([{"channel": channel, "reason": reason, "source": "receipt"}] if reason else [])
 
 
 def test_clock_of_a_provider_never_runs_ahead(organisation: Organisation, sql: Sql) -> None:
     alert = addressed(organisation, "sms")
     record_all(sql, claim(sql))
-    receive(sql, receipt(id_of(organisation.deliveries(alert)[0]), "delivered", occurred_at="2999-01-01T00:00:00Z"))
-    assert value(sql, "select delivered_at <= now() from public.deliveries where alert_id = %s", UUID(alert["alert_id"]))
+    receive(
+        sql,
+        receipt(id_of(organisation.deliveries(alert)[0]), "delivered", occurred_at="2999-01-01T00:00:00Z"),
+    )
+    assert value(
+        sql,
+        "select delivered_at <= now() from public.deliveries where alert_id = %s",
+        UUID(alert["alert_id"]),
+    )
 
 
 def test_row_that_ended_without_a_send_stays(organisation: Organisation, sql: Sql) -> None:
@@ -226,13 +266,17 @@ def test_row_that_ended_without_a_send_stays(organisation: Organisation, sql: Sq
     assert organisation.account() == (1_000_000, 0)
 
 
-def test_receipts_and_results_in_opposite_orders_never_deadlock(organisation: Organisation, sql: Sql, connect: Connect) -> None:
+def test_receipts_and_results_in_opposite_orders_never_deadlock(
+    organisation: Organisation, sql: Sql, connect: Connect
+) -> None:
     for _ in range(4):
         alert = addressed(organisation, "sms", 60)
         claimed = claim(sql)
         ids = [each["id"] for each in claimed["deliveries"]]
         works: list[Any] = [
-            lambda own, claimed=claimed: record(own, claimed["lease"], [result(each) for each in reversed(claimed["deliveries"])])
+            lambda own, claimed=claimed: record(
+                own, claimed["lease"], [result(each) for each in reversed(claimed["deliveries"])]
+            )
         ]
         for start, status in ((0, "delivered"), (7, "sent"), (31, "queued"), (45, "undelivered")):
             turned = ids[start:] + ids[:start]
@@ -246,7 +290,9 @@ def test_receipts_and_results_in_opposite_orders_never_deadlock(organisation: Or
     assert organisation.account()[1] == 0
 
 
-def test_throttled_results_and_claims_never_deadlock(organisation: Organisation, sql: Sql, connect: Connect) -> None:
+def test_throttled_results_and_claims_never_deadlock(
+    organisation: Organisation, sql: Sql, connect: Connect
+) -> None:
     # a claim holds the sender and then the queues: so must a result that halts the sender and feeds the queue
     addressed(organisation, "sms", 40)
 
@@ -265,7 +311,13 @@ def test_throttled_results_and_claims_never_deadlock(organisation: Organisation,
 def test_key_press_answers_once(organisation: Organisation, sql: Sql) -> None:
     alert = addressed(organisation, "voice")
     claimed = claim(sql, "voice")
-    answer = {"delivery_id": claimed["deliveries"][0]["id"], "attempt": 1, "source": "key_press", "option": "1", "provider_id": "CA1"}
+    answer = {
+        "delivery_id": claimed["deliveries"][0]["id"],
+        "attempt": 1,
+        "source": "key_press",
+        "option": "1",
+        "provider_id": "CA1",
+    }
     press = "select public.record_answer(%s::jsonb)"
     unclear = str(answer | {"option": "5"}).replace("'", '"')
     clear = str(answer).replace("'", '"')

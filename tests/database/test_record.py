@@ -43,7 +43,10 @@ def test_accepted_is_settled_in_the_same_breath(organisation: Organisation, sql:
     organisation.assert_ledger_holds()
     assert value(sql, "select count(*) from private.leases") == 0
     assert sweep(sql)["completed"] >= 1
-    assert value(sql, "select state::text from public.alerts where id = %s", UUID(alert["alert_id"])) == "completed"
+    assert (
+        value(sql, "select state::text from public.alerts where id = %s", UUID(alert["alert_id"]))
+        == "completed"
+    )
 
 
 def test_accepted_webhook_is_delivered(organisation: Organisation, sql: Sql) -> None:
@@ -66,7 +69,9 @@ def test_repeated_record_changes_nothing(organisation: Organisation, sql: Sql, a
 
 
 @pytest.mark.parametrize("outcome", ["accepted", "transient", "permanent", "unknown"])
-def test_worker_that_lost_its_lease_records_nothing(organisation: Organisation, sql: Sql, alert: Json, outcome: str) -> None:
+def test_worker_that_lost_its_lease_records_nothing(
+    organisation: Organisation, sql: Sql, alert: Json, outcome: str
+) -> None:
     late = claim(sql)
     end_leases(sql)
     sweep(sql)
@@ -91,7 +96,9 @@ def test_wrong_lease_or_attempt_is_fenced(organisation: Organisation, sql: Sql, 
     assert organisation.account() == (1_000_000 - 21, 21)
 
 
-def test_late_answer_settles_a_row_that_nobody_asks_about_yet(organisation: Organisation, sql: Sql, alert: Json) -> None:
+def test_late_answer_settles_a_row_that_nobody_asks_about_yet(
+    organisation: Organisation, sql: Sql, alert: Json
+) -> None:
     claimed = claim(sql)
     end_leases(sql)
     sweep(sql)
@@ -114,16 +121,28 @@ def test_transient_failures_back_off_and_end(organisation: Organisation, sql: Sq
             assert 2**failures <= waits[-1] + 0.1
             assert waits[-1] <= 2 * 2**failures + 0.5
             pass_time(sql)
-    assert (row["state"], row["reason"], row["failure_code"], row["attempt"]) == ("failed", "exhausted", "http_503", 6)
+    assert (row["state"], row["reason"], row["failure_code"], row["attempt"]) == (
+        "failed",
+        "exhausted",
+        "http_503",
+        6,
+    )
     assert organisation.account() == (1_000_000, 0)
     organisation.assert_ledger_holds()
 
 
 @pytest.mark.parametrize(
     ("outcome", "reason"),
-    [("permanent", "permanent"), ("content", "permanent"), ("destination", "permanent"), ("configuration", "configuration")],
+    [
+        ("permanent", "permanent"),
+        ("content", "permanent"),
+        ("destination", "permanent"),
+        ("configuration", "configuration"),
+    ],
 )
-def test_final_failures_are_refunded(organisation: Organisation, sql: Sql, alert: Json, outcome: str, reason: str) -> None:
+def test_final_failures_are_refunded(
+    organisation: Organisation, sql: Sql, alert: Json, outcome: str, reason: str
+) -> None:
     record_all(sql, claim(sql), outcome, code="21211")
     assert states(organisation, alert) == {("failed", reason)}
     assert organisation.account() == (1_000_000, 0)
@@ -134,13 +153,21 @@ def test_carrier_opt_out_suppresses_the_destination(organisation: Organisation, 
     alert = organisation.alert(people)
     organisation.send(alert)
     claimed = claim(sql)
-    record(sql, claimed["lease"], [result(claimed["deliveries"][0], "opted_out"), result(claimed["deliveries"][1])])
+    record(
+        sql,
+        claimed["lease"],
+        [result(claimed["deliveries"][0], "opted_out"), result(claimed["deliveries"][1])],
+    )
     again = organisation.alert(people)
     assert organisation.send(again)["skipped"] == {"opted_out": 1}
 
 
-@pytest.mark.parametrize(("outcome", "counts"), [("throttle", False), ("returned", False), ("transient", True)])
-def test_throttle_does_not_count_as_failure(organisation: Organisation, sql: Sql, alert: Json, outcome: str, counts: bool) -> None:
+@pytest.mark.parametrize(
+    ("outcome", "counts"), [("throttle", False), ("returned", False), ("transient", True)]
+)
+def test_throttle_does_not_count_as_failure(
+    organisation: Organisation, sql: Sql, alert: Json, outcome: str, counts: bool
+) -> None:
     record_all(sql, claim(sql), outcome)
     assert {each["failures"] for each in organisation.deliveries(alert)} == {int(counts)}
     assert {each["state"] for each in organisation.deliveries(alert)} == {"planned"}
@@ -151,7 +178,9 @@ def test_retry_after_stops_the_channel_for_so_long(organisation: Organisation, s
     waiting = claim(sql)
     assert (waiting["lease"], waiting["deliveries"]) == (None, [])
     assert 6 < waiting["wait_seconds"] <= 7
-    assert all(each["claimable_at"].timestamp() >= waiting["wait_seconds"] for each in organisation.deliveries(alert))
+    assert all(
+        each["claimable_at"].timestamp() >= waiting["wait_seconds"] for each in organisation.deliveries(alert)
+    )
     other = organisation.alert([organisation.contact("a@example.com")], channels=["email"])
     organisation.send(other)
     assert len(claim(sql, "email")["deliveries"]) == 1
@@ -172,7 +201,9 @@ def test_configuration_stops_the_channel(organisation: Organisation, sql: Sql, a
 
 
 @pytest.mark.parametrize("outcome", ["throttle", "configuration"])
-def test_endpoint_of_one_organisation_stops_nobody_else(organisation: Organisation, sql: Sql, outcome: str) -> None:
+def test_endpoint_of_one_organisation_stops_nobody_else(
+    organisation: Organisation, sql: Sql, outcome: str
+) -> None:
     other = Organisation.make(sql)
     for each in (organisation, other):
         alert = each.alert([each.contact("https://example.com/hook")], channels=["webhook"])
@@ -182,7 +213,9 @@ def test_endpoint_of_one_organisation_stops_nobody_else(organisation: Organisati
         record_all(sql, claimed, outcome, retry_after_seconds=600)
 
 
-def test_word_that_nobody_knows_is_asked_about_not_sent_again(organisation: Organisation, sql: Sql, alert: Json) -> None:
+def test_word_that_nobody_knows_is_asked_about_not_sent_again(
+    organisation: Organisation, sql: Sql, alert: Json
+) -> None:
     record_all(sql, claim(sql), "splendid")
     assert states(organisation, alert) == {("outcome_unknown", None)}
     assert claim(sql)["deliveries"] == []
@@ -198,7 +231,9 @@ def test_receipt_faster_than_the_answer_wins(organisation: Organisation, sql: Sq
     organisation.assert_ledger_holds()
 
 
-def test_answer_after_a_receipt_still_tells_the_provider_id(organisation: Organisation, sql: Sql, alert: Json) -> None:
+def test_answer_after_a_receipt_still_tells_the_provider_id(
+    organisation: Organisation, sql: Sql, alert: Json
+) -> None:
     claimed = claim(sql)
     [row, *_] = organisation.deliveries(alert)
     receive(sql, receipt(id_of(row), "queued", provider_id=f"SM-{id_of(row)}-1"))

@@ -14,7 +14,12 @@ from tests.database.builders import Connect, Json, Organisation, Sql, new_phone,
 
 def test_quote_is_the_reservation(organisation: Organisation) -> None:
     phone = new_phone()
-    people = [*organisation.people(4), organisation.contact(phone), organisation.contact(phone), organisation.contact()]
+    people = [
+        *organisation.people(4),
+        organisation.contact(phone),
+        organisation.contact(phone),
+        organisation.contact(),
+    ]
     people.append(organisation.contact("+447400123456", "uk@example.com"))
     template = organisation.template(sms="ç" * 71 + "{{name}}", email="Bonjour", voice="Allô")
     alert = organisation.alert(people, template=template, channels=["sms", "voice", "email"])
@@ -23,7 +28,11 @@ def test_quote_is_the_reservation(organisation: Organisation) -> None:
     assert {name: quote[name] for name in ("recipients", "planned", "segments", "skipped")} == {
         name: answer[name] for name in ("recipients", "planned", "segments", "skipped")
     }
-    assert quote["credits"] == answer["credits_reserved"] == sum(each["cost"] for each in organisation.deliveries(alert))
+    assert (
+        quote["credits"]
+        == answer["credits_reserved"]
+        == sum(each["cost"] for each in organisation.deliveries(alert))
+    )
     assert quote["credits"] == sum(each["credits"] for each in quote["by_channel_and_country"])
     assert quote["have"] == 1_000_000
     assert organisation.account() == (1_000_000 - quote["credits"], quote["credits"])
@@ -35,7 +44,10 @@ def test_quote_changes_nothing(organisation: Organisation, sql: Sql) -> None:
     for _ in range(2):
         assert organisation.quote(alert)["planned"] == 3
     assert value(sql, "select count(*) from public.alerts where organisation_id = %s", organisation.id) == 0
-    assert value(sql, "select count(*) from private.alert_contents where organisation_id = %s", organisation.id) == 0
+    assert (
+        value(sql, "select count(*) from private.alert_contents where organisation_id = %s", organisation.id)
+        == 0
+    )
     assert organisation.account() == (1_000_000, 0)
 
 
@@ -46,8 +58,16 @@ def test_too_few_credits_say_what_is_needed_and_leave_nothing(sql: Sql) -> None:
     with refused(402, "credits_insufficient") as told:
         organisation.send(alert)
     assert told.detail == {"need": 21, "have": 20}
-    for table in ("public.alerts", "public.deliveries", "private.alert_contents", "private.queues", "public.credit_reservations"):
-        assert value(sql, f"select count(*) from {table} where organisation_id = %s", organisation.id) == 0, table
+    for table in (
+        "public.alerts",
+        "public.deliveries",
+        "private.alert_contents",
+        "private.queues",
+        "public.credit_reservations",
+    ):
+        assert value(sql, f"select count(*) from {table} where organisation_id = %s", organisation.id) == 0, (
+            table
+        )
     assert organisation.account() == (20, 0)
     organisation.grant(1)
     assert organisation.send(alert)["planned"] == 3
@@ -84,11 +104,16 @@ def test_same_id_with_another_body_is_refused(organisation: Organisation, sql: S
 def test_alert_to_nobody_reachable_is_complete_at_once(organisation: Organisation, sql: Sql) -> None:
     alert = organisation.alert([organisation.contact()])
     assert organisation.send(alert)["skipped"] == {"no_address": 1}
-    assert value(sql, "select state::text from public.alerts where id = %s", UUID(alert["alert_id"])) == "completed"
+    assert (
+        value(sql, "select state::text from public.alerts where id = %s", UUID(alert["alert_id"]))
+        == "completed"
+    )
     assert organisation.account() == (1_000_000, 0)
 
 
-def at_once(organisation: Organisation, connect: Connect, alerts: list[Json], connections: int) -> list[Json | str]:
+def at_once(
+    organisation: Organisation, connect: Connect, alerts: list[Json], connections: int
+) -> list[Json | str]:
     """Sends all alerts over so many connections; answers or codes of refusals."""
     gate = threading.Barrier(connections)
     shares = [alerts[start::connections] for start in range(connections)]
@@ -114,7 +139,9 @@ def test_two_clicks_make_one_alert(organisation: Organisation, connect: Connect)
         answers = at_once(organisation, connect, [alert] * 4, 4)
         first = [answer for answer in answers if isinstance(answer, dict) and "repeated" not in answer]
         assert len(first) == 1, answers
-        assert all(isinstance(answer, dict) and answer["alert_id"] == alert["alert_id"] for answer in answers), answers
+        assert all(
+            isinstance(answer, dict) and answer["alert_id"] == alert["alert_id"] for answer in answers
+        ), answers
         assert len(organisation.deliveries(alert)) == 3
     organisation.assert_ledger_holds()
 
@@ -127,7 +154,9 @@ def test_sixty_four_senders_spend_exactly_what_there_is(sql: Sql, connect: Conne
     assert sum(isinstance(answer, dict) for answer in answers) == 32
     assert answers.count("credits_insufficient") == 32
     assert organisation.account() == (0, 32 * 7)
-    assert value(sql, "select count(*) from public.deliveries where organisation_id = %s", organisation.id) == 32
+    assert (
+        value(sql, "select count(*) from public.deliveries where organisation_id = %s", organisation.id) == 32
+    )
     organisation.assert_ledger_holds()
 
 
@@ -136,7 +165,10 @@ def test_audience_is_frozen(organisation: Organisation, sql: Sql) -> None:
     group = organisation.group(people)
     alert = organisation.alert(groups=[group])
     organisation.send(alert)
-    sql.execute("delete from public.group_members where organisation_id = %s and contact_id = %s", (organisation.id, people[0]))
+    sql.execute(
+        "delete from public.group_members where organisation_id = %s and contact_id = %s",
+        (organisation.id, people[0]),
+    )
     sql.execute(
         "insert into public.group_members (organisation_id, group_id, contact_id) values (%s, %s, %s)",
         (organisation.id, group, organisation.contact(new_phone())),
@@ -159,7 +191,9 @@ def test_pinned_text_survives_a_new_version(organisation: Organisation, sql: Sql
     alert = organisation.alert([organisation.contact(new_phone())], template=template)
     organisation.send(alert)
     organisation.template(template_id=template, sms="new {{name}}")
-    pinned = rows(sql, "select (body).literals from private.alert_contents where alert_id = %s", UUID(alert["alert_id"]))
+    pinned = rows(
+        sql, "select (body).literals from private.alert_contents where alert_id = %s", UUID(alert["alert_id"])
+    )
     assert pinned == [{"literals": ["old ", ""]}]
     assert value(sql, "select version from public.templates where id = %s", template) == 2
 
@@ -186,4 +220,6 @@ def test_ledger_is_append_only(organisation: Organisation, sql: Sql) -> None:
         with pytest.raises(psycopg.errors.RaiseException, match="append-only"):
             sql.execute(statement.encode())
     with pytest.raises(psycopg.errors.CheckViolation):
-        sql.execute("update public.credit_accounts set available = -1 where organisation_id = %s", (organisation.id,))
+        sql.execute(
+            "update public.credit_accounts set available = -1 where organisation_id = %s", (organisation.id,)
+        )

@@ -46,7 +46,9 @@ def test_html_escapes_what_people_typed(sql: Sql) -> None:
     assert rendered == "<b>Zoé &lt;script&gt;&#39;&amp;&quot; &lt;a&gt;</b>"
 
 
-@pytest.mark.parametrize("text", ["{{Name}}", "{{na me}}", "{{name", "name}}", "{{a{{b}}}}", "{{}}", "{{1}}", "{{name | {x} }}"])
+@pytest.mark.parametrize(
+    "text", ["{{Name}}", "{{na me}}", "{{name", "name}}", "{{a{{b}}}}", "{{}}", "{{1}}", "{{name | {x} }}"]
+)
 def test_misspelt_place_is_refused_with_its_position(organisation: Organisation, text: str) -> None:
     with refused(422, "template_malformed") as told:
         organisation.template(sms="ab " + text)
@@ -70,7 +72,14 @@ def test_misspelt_place_is_refused_with_its_position(organisation: Organisation,
 def test_bad_content_is_refused(organisation: Organisation, content: Json, code: str) -> None:
     with refused(422, code):
         organisation.save_template([{"channel": "sms", "language": "fr", "body": "x", **content}])
-    assert value(organisation.sql, "select count(*) from public.templates where organisation_id = %s", organisation.id) == 0
+    assert (
+        value(
+            organisation.sql,
+            "select count(*) from public.templates where organisation_id = %s",
+            organisation.id,
+        )
+        == 0
+    )
 
 
 def test_channel_and_language_are_given_once(organisation: Organisation) -> None:
@@ -81,7 +90,15 @@ def test_channel_and_language_are_given_once(organisation: Organisation) -> None
 
 def test_values_reach_every_channel_of_the_alert(organisation: Organisation, sql: Sql) -> None:
     template = organisation.save_template(
-        [{"channel": "email", "language": "fr", "subject": "{{site}}", "body": "{{site}} {{name}}", "html": "<p>{{site}}</p>"}]
+        [
+            {
+                "channel": "email",
+                "language": "fr",
+                "subject": "{{site}}",
+                "body": "{{site}} {{name}}",
+                "html": "<p>{{site}}</p>",
+            }
+        ]
     )
     contact = organisation.contact("a@example.com")
     alert = organisation.alert([contact], template=template, channels=["email"], variables={"site": "A&B"})
@@ -100,4 +117,9 @@ def test_saving_again_makes_a_version(organisation: Organisation, sql: Sql) -> N
     organisation.template(template_id=template, sms="two")
     bodies = "select string_agg(version || body, ',' order by version) from public.template_contents where template_id = %s"
     assert value(sql, bodies, template) == "1one,2two"
-    assert organisation.send(organisation.alert([organisation.contact(new_phone())], template=template))["planned"] == 1
+    assert (
+        organisation.send(organisation.alert([organisation.contact(new_phone())], template=template))[
+            "planned"
+        ]
+        == 1
+    )

@@ -76,6 +76,14 @@ def test_few_kicks_are_held_and_one_that_was_asked_for_meanwhile_follows() -> No
         assert len(received) == 3
 
 
+def test_a_kick_that_nobody_could_take_is_tried_again() -> None:
+    with _dispatcher(status=503) as (url, received):
+        _kicker(url, pauses_seconds=(0.05, 0.05)).kick()
+        until(lambda: len(received) == 3, seconds=2, what="the third try")
+        time.sleep(0.2)
+        assert len(received) == 3
+
+
 def test_a_dispatcher_that_is_away_or_refuses_is_only_logged(capsys: pytest.CaptureFixture[str]) -> None:
     with _dispatcher(status=401) as (url, received):
         _kicker(url).kick()
