@@ -25,6 +25,7 @@ from shared.values import Channel, FailureClass
 PATIENCE_SECONDS = 2.0  # a wait longer than this is the timer's business, not a running dispatcher's
 STOCK_PER_PLACE = 10  # messages claimed at once for each call in flight
 DOUBTS_PAUSE_SECONDS = 1.0
+LONGEST_LOOK_UP_WAIT_SECONDS = 5.0
 BATCHES_IN_FLIGHT = 4  # where a request carries many messages
 
 
@@ -237,22 +238,33 @@ class ChannelRun:
             self._recorder.add(lease.token, row)
 
     async def _look_up(self, adapter: Adapter, lease: Lease, message: Message, begin_by: float) -> None:
-        """`absent` only once the provider had the time to list what it took: two calls after the attempt."""
-        await self._pace.enter()
-        throttled = False
-        outcome: Outcome | str = "unclear"
-        try:
-            if self._clock.monotonic() < begin_by:
-                found = await adapter.look_up(message, lease.since)
-                is_settled = self._clock.epoch() - lease.since >= 2 * self._limits.call_seconds
-                outcome = found if found is not None else ("absent" if is_settled else "unclear")
-        except SendError as error:
-            throttled = error.failure_class is FailureClass.THROTTLE
-        except Exception as error:
-            log.error("adapter_failed", error, channel=self._channel.value)
-        finally:
-            self._pace.leave(throttled=throttled)
+        """Ask about one message until the provider answers: a look-up that is refused says nothing about it."""
+        outcome: Outcome | str | None = None
+        while outcome is None and not self._is_stopping() and self._clock.monotonic() < begin_by:
+            await self._pace.enter()
+            throttled = False
+            try:
+                outcome = await self._found(adapter, lease, message)
+            except SendError as error:
+                throttled = error.failure_class is FailureClass.THROTTLE
+                wait_seconds = min(LONGEST_LOOK_UP_WAIT_SECONDS, error.retry_after_seconds or 1.0)
+            except Exception as error:
+                log.error("adapter_failed", error, channel=self._channel.value)
+                outcome = "unclear"
+            finally:
+                self._pace.leave(throttled=throttled)
+            if outcome is None:
+                await asyncio.sleep(wait_seconds)
+        outcome = outcome or "unclear"
         self._recorder.add(lease.token, deliveries.result(message, outcome))
+
+    async def _found(self, adapter: Adapter, lease: Lease, message: Message) -> Outcome | str:
+        """`absent` only once the provider had the time to list what it took: two calls after the attempt."""
+        found = await adapter.look_up(message, lease.since)
+        if found is not None:
+            return found
+        is_settled = self._clock.epoch() - lease.since >= 2 * self._limits.call_seconds
+        return "absent" if is_settled else "unclear"
 
 
 class Dispatcher:

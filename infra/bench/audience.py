@@ -112,9 +112,7 @@ def _found(sql: Sql, made: Audience, user_id: UUID) -> None:
         sql.execute(
             "select private.create_organisation(%s, 'Bench', 'FR', 'fr', 'Europe/Paris')", (organisation,)
         )
-        sql.execute(
-            "select private.save_template(%s, %s)", (organisation, Jsonb(template))
-        )
+        sql.execute("select private.save_template(%s, %s)", (organisation, Jsonb(template)))
     sql.execute("update public.organisations set max_recipients = 1000000 where id = %s", (organisation,))
     sql.execute("select private.grant_credits(%s, 1000000000000, 'bench', '1')", (organisation,))
     sql.execute(

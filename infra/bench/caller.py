@@ -1,7 +1,7 @@
-"""A light HTTP client: sends prepared requests over many kept connections, reads the status of each answer.
+"""A light client: posts ready requests over kept connections, one at a time on each, and reads nothing but the status.
 
-Run as `python -m infra.bench.caller FILE PORT CONNECTIONS`: FILE holds the requests, each a line with its length and then
-its bytes. Prints {seconds, answers: {status: count}, slowest_seconds} as JSON.
+`python -m infra.bench.caller FILE PORT CONNECTIONS`; FILE holds each request after its length (4 bytes).
+Prints {seconds, cpu_seconds, statuses}. Answers must not have a body that arrives after their head.
 """
 
 from __future__ import annotations
@@ -11,86 +11,94 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-LONGEST_SECONDS = 300
+
+def pack(requests: list[bytes]) -> bytes:
+    """The file's content."""
+    return b"".join(len(each).to_bytes(4, "big") + each for each in requests)
 
 
-def pack(requests: Iterable[bytes]) -> bytes:
-    """The file that `main` reads."""
-    return b"".join(b"%d\n%b" % (len(each), each) for each in requests)
-
-
-def unpack(content: bytes) -> Iterator[bytes]:
-    """The requests of such a file."""
-    at = 0
+def _unpack(content: bytes) -> list[bytes]:
+    requests, at = [], 0
     while at < len(content):
-        end = content.index(b"\n", at)
-        length = int(content[at:end])
-        yield content[end + 1 : end + 1 + length]
-        at = end + 1 + length
+        length = int.from_bytes(content[at : at + 4], "big")
+        requests.append(content[at + 4 : at + 4 + length])
+        at += 4 + length
+    return requests
 
 
-class Connection(asyncio.Protocol):
-    """One connection: the next request goes out when the answer to the last one is whole (its body is empty)."""
+class _Connection(asyncio.Protocol):
+    """Sends the next request when the answer to the last one is there; opens itself again when it is closed."""
 
-    def __init__(self, waiting: Iterator[bytes], answers: Counter[int], done: asyncio.Future[None]) -> None:
-        self._waiting = waiting
-        self._answers = answers
-        self._done = done
-        self._received = b""
-        self._sent_at = 0.0
-        self.slowest_seconds = 0.0
+    def __init__(self, requests: Iterator[bytes], statuses: Counter[str], done: asyncio.Event) -> None:
+        self._requests = requests
+        self._statuses = statuses
+        self.current: bytes | None = None
+        self._transport: asyncio.Transport | None = None
+        self._head = b""
+        self.done = done
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._next()
+        self._send(self.current or next(self._requests, None))
+
+    def _send(self, request: bytes | None) -> None:
+        self.current = request
+        assert self._transport is not None
+        if request is None:
+            self.done.set()
+            self._transport.close()
+        else:
+            self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
-        self._received += data
-        if self._received.endswith(b"\r\n\r\n"):
-            self._answers[int(self._received[9:12])] += 1
-            self._received = b""
-            self.slowest_seconds = max(self.slowest_seconds, time.perf_counter() - self._sent_at)
-            self._next()
+        self._head += data
+        if b"\r\n\r\n" in self._head:
+            self._statuses[self._head[9:12].decode()] += 1
+            self._head, self.current = b"", None
+            self._send(next(self._requests, None))
 
     def connection_lost(self, error: Exception | None) -> None:
-        if not self._done.done():
-            self._done.set_exception(error or ConnectionError("the server closed a connection"))
-
-    def _next(self) -> None:
-        request = next(self._waiting, None)
-        if request is not None:
-            self._sent_at = time.perf_counter()
-            self._transport.write(request)
-        elif not self._done.done():
-            self._done.set_result(None)
-            self._transport.close()
+        if not self.done.is_set():
+            self._statuses["reconnected"] += 1
+            self.done.set()
 
 
-async def run(requests: list[bytes], port: int, connections: int) -> dict[str, object]:
-    """Send all of them, so many at a time."""
+async def _keep(requests: Iterator[bytes], port: int, statuses: Counter[str]) -> None:
+    """One connection, made anew when the server closes it; a request that got no answer is sent again."""
     loop = asyncio.get_running_loop()
-    waiting, answers = iter(requests), Counter[int]()
-    every: list[asyncio.Future[None]] = [loop.create_future() for _ in range(connections)]
-    began = time.perf_counter()
-    opened = await asyncio.gather(
-        *(
-            loop.create_connection(lambda done=done: Connection(waiting, answers, done), "127.0.0.1", port)  # type: ignore[misc]
-            for done in every
-        )
-    )
-    await asyncio.wait_for(asyncio.gather(*every), LONGEST_SECONDS)
-    slowest_seconds = max(protocol.slowest_seconds for _, protocol in opened)
-    seconds = time.perf_counter() - began
-    return {"seconds": seconds, "answers": answers, "slowest_seconds": slowest_seconds}
+    protocol = _Connection(requests, statuses, asyncio.Event())
+    while True:
+        await loop.create_connection(lambda: protocol, "127.0.0.1", port)
+        await protocol.done.wait()
+        if protocol.current is None:
+            return
+        protocol.done = asyncio.Event()
+
+
+async def _run(requests: list[bytes], port: int, connections: int) -> dict[str, object]:
+    statuses: Counter[str] = Counter()
+    waiting = iter(requests)
+    begun, cpu = time.perf_counter(), time.process_time()
+    await asyncio.gather(*(_keep(waiting, port, statuses) for _ in range(connections)))
+    return {
+        "seconds": time.perf_counter() - begun,
+        "cpu_seconds": time.process_time() - cpu,
+        "statuses": dict(statuses),
+    }
 
 
 def main() -> None:
-    requests = list(unpack(Path(sys.argv[1]).read_bytes()))
-    print(json.dumps(asyncio.run(run(requests, int(sys.argv[2]), int(sys.argv[3])))))
+    with suppress(ImportError):
+        import uvloop
+
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    requests = _unpack(Path(sys.argv[1]).read_bytes())
+    print(json.dumps(asyncio.run(_run(requests, int(sys.argv[2]), int(sys.argv[3])))))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,8 @@ class Figure:
 
     def document(self) -> dict[str, Any]:
         """For the JSON file, rounded to what means something."""
-        return _rounded(asdict(self) | {"is_ok": self.is_ok})
+        document: dict[str, Any] = _rounded(asdict(self) | {"is_ok": self.is_ok})
+        return document
 
 
 def median(values: Sequence[float]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ import psycopg
 from infra.bench.audience import Sql
 from infra.local import functions, postgres, probe, process
 from infra.local.process import Component, Running
-from infra.local.settings import PORT_SPAN, Settings
+from infra.local.settings import CHECKOUT, PORT_SPAN, Settings
 from infra.local.stack import Stack
 
 LOWEST_PORT, HIGHEST_PORT = 28000, 28900
@@ -70,9 +71,25 @@ def function(settings: Settings, name: str, copy: int = 0, **environment: str) -
     return replace(one, environment={**one.environment, **environment})
 
 
+def bare_function(settings: Settings, like: Component, target: str) -> Component:
+    """The same server and threads around a function of hello.py, on a port of its own."""
+    port, source = settings.ports.function(9), CHECKOUT / "infra" / "bench" / "hello.py"
+    command = [sys.executable, "-m", "functions_framework", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--target", target, "--source", str(source)]
+    return replace(like, name=f"bare-{target}", port=port, command=command, is_healthy=lambda: listens(port))
+
+
 def _is_copy(component: Component, name: str, copy: int) -> bool:
     deployed = name.replace("_", "-")
     return component.name in (deployed if copy == 0 else "", f"{deployed}-{copy + 1}")
+
+
+def user_of(sql: Sql, email: str) -> UUID:
+    """The user with this address."""
+    row = sql.execute("select id from auth.users where email = %s", (email,)).fetchone()
+    if row is None:
+        raise LookupError(email)
+    return UUID(str(row[0]))
 
 
 @contextmanager

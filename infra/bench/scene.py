@@ -24,7 +24,14 @@ from infra.local.sign_in import access_token
 from infra.local.stack import Stack
 from shared import clock
 
-PARTS = ("postgres", "postgrest", "auth", "carriers", "functions", "gateway")  # no timer: nothing starts by itself
+PARTS = (
+    "postgres",
+    "postgrest",
+    "auth",
+    "carriers",
+    "functions",
+    "gateway",
+)  # no timer: nothing starts by itself
 OWNER = "owner@example.com"
 
 Report = Callable[[str], None]
@@ -49,7 +56,9 @@ class Scene:
         """Call a function of the database as the owner, through gateway and PostgREST."""
         answer = self.post(f"{self.settings.api_url}/rest/v1/rpc/{name}", arguments, self.headers())
         if answer.status != 200:
-            raise RuntimeError(f"{name} answered {answer.status}: {answer.data.decode(errors='replace')[:500]}")
+            raise RuntimeError(
+                f"{name} answered {answer.status}: {answer.data.decode(errors='replace')[:500]}"
+            )
         return answer.json()
 
     def headers(self) -> dict[str, str]:
@@ -83,9 +92,7 @@ class Scene:
 
     def forget_deliveries(self) -> None:
         """Empty what fan-outs and dispatchers filled, so that every run starts from the same tables."""
-        self.sql.execute(
-            "truncate public.deliveries, public.delivery_events, private.queues, private.leases"
-        )
+        self.sql.execute("truncate public.deliveries, public.delivery_events, private.queues, private.leases")
         self.sql.execute("checkpoint")
 
     def process_ids(self) -> dict[str, int]:

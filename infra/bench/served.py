@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from infra.bench.scene import Scene
-from infra.local import functions, process
+from infra.local import functions, probe, process
 from infra.local.process import Component, Running
 
 BARE = Path(__file__).with_name("bare_functions.py")
@@ -25,7 +25,13 @@ def bare(scene: Scene, target: str, port: int) -> Component:
     command = list(like.command)
     for option, value in (("--port", str(port)), ("--target", target), ("--source", str(BARE))):
         command[command.index(option) + 1] = value
-    return replace(like, name=f"bare-{target}", command=command, port=port)
+    return replace(
+        like,
+        name=f"bare-{target}",
+        command=command,
+        port=port,
+        is_healthy=lambda: probe.answers(port, "/", at_most_status=204),
+    )
 
 
 @contextmanager
@@ -33,10 +39,10 @@ def running(scene: Scene, wanted: Component, *, wait: bool = True) -> Iterator[R
     """The process, while the block lasts; `wait` until it answers."""
     log = scene.settings.logs / f"bench-{wanted.name}.log"
     wanted.prepare()
-    started = process.start(wanted, log)
+    started = process.start(wanted, log, str(scene.settings.home))
     try:
         if wait:
             process.wait_until_healthy(wanted, started, log)
         yield started
     finally:
-        process.stop(started, wanted.stop_signal, wanted.stop_seconds)
+        process.stop(started)

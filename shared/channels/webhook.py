@@ -27,10 +27,12 @@ ENDPOINT_GONE = "endpoint_gone"
 
 
 def failure_class(status: int) -> FailureClass:
-    """What an answer that is not 2xx means. The receiver dedupes, so what may have failed is sent again."""
+    """What an answer that is not 2xx means. A 5xx may come after the message was taken: the same id goes out again."""
     if status == 429:
         return FailureClass.THROTTLE
-    return FailureClass.TRANSIENT if status in (408, 425) or status >= 500 else FailureClass.PERMANENT
+    if status >= 500:
+        return FailureClass.UNKNOWN
+    return FailureClass.TRANSIENT if status in (408, 425) else FailureClass.PERMANENT
 
 
 class Webhook:

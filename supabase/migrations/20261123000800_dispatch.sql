@@ -54,7 +54,8 @@ values ('sms', 10, 10, 10), ('voice', 1, 1, 1), ('email', 500, 500, 500), ('webh
 
 insert into private.failure_policies (outcome, counts, max_failures, final_reason, base_seconds, max_seconds)
 values
-  ('throttle', false, null, 'exhausted', 1, 60),
+  -- failures of other kinds don't lengthen it: the provider's Retry-After and the pace of the dispatchers do the waiting
+  ('throttle', false, null, 'exhausted', 1, 1),
   ('transient', true, 6, 'exhausted', 2, 300),
   ('absent', true, 12, 'exhausted', 0, 0),
   ('returned', false, null, 'exhausted', 0, 0),

@@ -206,7 +206,18 @@ class Organisation:
     ) -> Json:
         """What a caller asks to send; with a plain template of its own unless one is given."""
         channels = list(channels)
-        template = template or self.template(**dict.fromkeys(channels, "Fermeture du site demain."))
+        template = template or self.save_template(
+            [
+                {
+                    "channel": channel,
+                    "language": "fr",
+                    "body": "Fermeture du site demain.",
+                    "subject": subject,
+                }
+                for channel in channels
+                for subject in ["Alerte" if channel == "email" else None]
+            ]
+        )
         return {
             "alert_id": str(uuid7()),
             "title": "Fermeture",

@@ -140,7 +140,7 @@ def without_identity(settings: Settings, owner: Member) -> dict[str, Caller]:
     tokens = {
         "expired": jwt.encode(claims | {"exp": int(time.time()) - 120}, issuer.private_key, "ES256", headers),
         "of another key": jwt.encode(claims, stranger, "ES256", headers),
-        "unsigned": jwt.encode(claims, None, "none"),
+        "unsigned": jwt.encode(claims, "", "none"),
         "of an unknown secret": jwt.encode(claims, secrets.token_hex(32), "HS256"),
     }
     callers = {name: Caller(settings, key, token) for name, token in tokens.items()}

@@ -146,7 +146,8 @@ def test_suppression_keeps_its_first_reason_and_no_address(organisation: Organis
 
 
 def test_chunk_is_an_array_of_at_most_five_thousand(organisation: Organisation) -> None:
-    for chunk in ({"a": 1}, [{}] * 5001):
+    chunks: list[Any] = [{"a": 1}, [{}] * 5001]
+    for chunk in chunks:
         with refused(422, "import_chunk_invalid"):
             organisation.call("import_contacts", chunk)
     assert load(organisation) == {"created": 0, "updated": 0, "refused": []}

@@ -265,4 +265,4 @@ def test_any_life_of_alerts_keeps_model_and_database_equal(sql: Sql) -> None:
             max_examples=30, stateful_step_count=30, deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
         ),
-    )  # type: ignore[no-untyped-call]  # fmt: skip
+    )  # fmt: skip

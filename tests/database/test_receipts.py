@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from psycopg.types.json import Jsonb
 
 from tests.database.builders import Connect, Json, Organisation, Sql, new_phone, rows, value
 from tests.database.dispatching import claim, id_of, receipt, receive, record, record_all, result, sweep
@@ -48,8 +49,8 @@ CASES: dict[str, tuple[str, list[tuple[str, str | None]]]] = {
 
 def addressed(organisation: Organisation, channel: str, number: int = 1) -> Json:
     """An alert to so many people over one channel, sent."""
-    address = {"email": lambda: f"{uuid4().hex}@example.com"}.get(channel, new_phone)
-    alert = organisation.alert([organisation.contact(address()) for _ in range(number)], channels=[channel])
+    addresses = [f"{uuid4().hex}@example.com" if channel == "email" else new_phone() for _ in range(number)]
+    alert = organisation.alert([organisation.contact(each) for each in addresses], channels=[channel])
     organisation.send(alert)
     return alert
 
@@ -318,9 +319,8 @@ def test_key_press_answers_once(organisation: Organisation, sql: Sql) -> None:
         "option": "1",
         "provider_id": "CA1",
     }
-    press = "select public.record_answer(%s::jsonb)"
-    unclear = str(answer | {"option": "5"}).replace("'", '"')
-    clear = str(answer).replace("'", '"')
+    press = "select public.record_answer(%s)"
+    clear, unclear = Jsonb(answer), Jsonb(answer | {"option": "5"})
     assert value(sql, press, unclear) == {"recorded": True, "clear": False}
     assert organisation.deliveries(alert)[0]["state"] == "claimed"
     assert value(sql, press, clear) == {"recorded": True, "clear": True}
@@ -334,10 +334,15 @@ def test_key_press_answers_once(organisation: Organisation, sql: Sql) -> None:
 
 
 def test_inbound_message_is_kept_once(sql: Sql) -> None:
-    message = (
-        '[{"provider": "twilio", "provider_id": "%s", "channel": "sms", "sender": "+33612345678",'
-        ' "recipient": "+33700000000", "body": "STOP", "opt_out_type": "STOP"}]'
-    ) % uuid4()
-    inbound = "select public.record_inbound(%s::jsonb)"
-    assert value(sql, inbound, message) == {"stored": 1, "repeated": 0}
-    assert value(sql, inbound, message) == {"stored": 0, "repeated": 1}
+    message = {
+        "provider": "twilio",
+        "provider_id": str(uuid4()),
+        "channel": "sms",
+        "sender": "+33612345678",
+        "recipient": "+33700000000",
+        "body": "STOP",
+        "opt_out_type": "STOP",
+    }
+    inbound = "select public.record_inbound(%s)"
+    assert value(sql, inbound, Jsonb([message])) == {"stored": 1, "repeated": 0}
+    assert value(sql, inbound, Jsonb([message])) == {"stored": 0, "repeated": 1}

@@ -149,7 +149,13 @@ def test_two_clicks_make_one_alert(organisation: Organisation, connect: Connect)
 def test_sixty_four_senders_spend_exactly_what_there_is(sql: Sql, connect: Connect) -> None:
     organisation = Organisation.make(sql, credit=32 * 7)
     contact, template = organisation.contact(new_phone()), organisation.template(sms="x")
-    alerts = [organisation.alert([contact], template=template) for _ in range(64)]
+    lanes = [
+        "critical",
+        "urgent",
+        "normal",
+        "urgent",
+    ] * 16  # a lane's queue makes its senders wait for one another
+    alerts = [organisation.alert([contact], template=template, severity=each) for each in lanes]
     answers = at_once(organisation, connect, alerts, 64)
     assert sum(isinstance(answer, dict) for answer in answers) == 32
     assert answers.count("credits_insufficient") == 32
@@ -157,6 +163,28 @@ def test_sixty_four_senders_spend_exactly_what_there_is(sql: Sql, connect: Conne
     assert (
         value(sql, "select count(*) from public.deliveries where organisation_id = %s", organisation.id) == 32
     )
+    organisation.assert_ledger_holds()
+
+
+def test_sixty_four_reservations_take_exactly_what_there_is(sql: Sql, connect: Connect) -> None:
+    organisation = Organisation.make(sql, credit=1000)
+    gate = threading.Barrier(32)
+
+    def reserve(own: Sql) -> list[str | None]:
+        gate.wait()
+        codes: list[str | None] = []
+        for _ in range(10):
+            try:
+                own.execute("select private.reserve_credits(%s, %s, 7)", (organisation.id, uuid7()))
+                codes.append(None)
+            except psycopg.Error as error:
+                codes.append(error.diag.message_primary)
+        return codes
+
+    with ThreadPoolExecutor(32) as pool:
+        codes = [code for own in pool.map(reserve, [connect() for _ in range(32)]) for code in own]
+    assert (codes.count(None), codes.count("credits_insufficient")) == (142, 320 - 142)
+    assert organisation.account() == (1000 - 142 * 7, 142 * 7)
     organisation.assert_ledger_holds()
 
 

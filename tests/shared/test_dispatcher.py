@@ -169,3 +169,18 @@ def test_a_process_that_is_to_end_gives_back_what_it_has_not_begun() -> None:
     assert len(adapter.begun) < 20 + LIMITS.in_flight
     assert database.outcomes().count("returned") == len(database.recorded) - len(adapter.begun) > 0
     assert len(database.recorded) == sum(len(ids) for ids in database.leases.values())
+
+
+def test_a_look_up_that_is_refused_is_asked_again_until_it_is_answered() -> None:
+    refusals = [SendError(FailureClass.THROTTLE, "20429", retry_after_seconds=0.01)] * 3
+
+    def known(_message: Message) -> Accepted:
+        if refusals:
+            raise refusals.pop()
+        return Accepted("SM1")
+
+    database, adapter = FakeDatabase(0), FakeAdapter(known=known)
+    database.doubts.append([row("e" * 32 + "-1")])
+    dispatch(database, adapter)
+    assert len(adapter.looked_up) == 4
+    assert database.outcomes() == ["accepted"]
