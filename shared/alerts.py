@@ -7,7 +7,6 @@ from uuid import UUID
 
 from pydantic import UUID7, AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from shared import clock
 from shared.database import Database
 from shared.values import Channel, Severity, clean_text
 
@@ -41,7 +40,7 @@ class SendAlert(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     organisation_id: UUID
-    alert_id: UUID7 | None = None
+    alert_id: UUID7  # chosen by the caller: a repeat after a lost answer must not send twice
     title: Title
     severity: Severity
     channels: Annotated[
@@ -59,20 +58,19 @@ class SendAlert(BaseModel):
             raise ValueError("must name someone in group_ids or contact_ids")
         return self
 
-    def argument(self, now: clock.Clock) -> dict[str, Any]:
-        """The alert as the SQL functions take it; an id is made when the caller gave none."""
-        alert = self.model_dump(mode="json", exclude={"organisation_id"}, exclude_none=True)
-        return alert | {"alert_id": alert.get("alert_id") or str(now.uuid7())}
+    def argument(self) -> dict[str, Any]:
+        """The alert as the SQL functions take it."""
+        return self.model_dump(mode="json", exclude={"organisation_id"}, exclude_none=True)
 
 
-def send(db: Database, alert: SendAlert, *, now: clock.Clock = clock.system) -> Any:
+def send(db: Database, alert: SendAlert) -> Any:
     """Freezes the audience, reserves the credits and queues the deliveries, all or nothing."""
-    return db.rpc("send_alert", p_organisation_id=str(alert.organisation_id), p_alert=alert.argument(now))
+    return db.rpc("send_alert", p_organisation_id=str(alert.organisation_id), p_alert=alert.argument())
 
 
-def quote(db: Database, alert: SendAlert, *, now: clock.Clock = clock.system) -> Any:
+def quote(db: Database, alert: SendAlert) -> Any:
     """What a send would do and cost, by channel, country and reason; nothing is kept."""
-    return db.rpc("quote_alert", p_organisation_id=str(alert.organisation_id), p_alert=alert.argument(now))
+    return db.rpc("quote_alert", p_organisation_id=str(alert.organisation_id), p_alert=alert.argument())
 
 
 def report(db: Database, organisation_id: UUID, alert_id: UUID) -> Any:

@@ -22,14 +22,16 @@ class ServiceDatabase(Protocol):
 class Lease:
     """A claimed batch: what one dispatcher alone may send until `seconds` after it asked.
 
-    `key` names the frozen batch for good; `since` is the instant before which no attempt of it began (epoch
-    seconds); `gone` are deliveries in doubt whose contact can no longer be asked about, as (id, attempt).
+    `key` names the frozen batch for good. In doubt: `since` is the instant before which no attempt of it began
+    (epoch seconds), `doubted_seconds` how long ago, by the database's clock, the last one can have begun, and
+    `gone` are those that can no longer be asked about, as (id, attempt).
     """
 
     token: str
     key: str
     since: float
     messages: tuple[Message, ...]
+    doubted_seconds: float = 0.0
     gone: tuple[tuple[str, int], ...] = ()
 
 
@@ -95,6 +97,7 @@ def _lease(channel: Channel, answer: Mapping[str, Any]) -> Lease | None:
         token=token,
         key=answer.get("key") or token,
         since=answer.get("since") or answer["now"],
+        doubted_seconds=answer.get("doubted_seconds") or 0.0,
         messages=tuple(_message(channel, row) for row in rows if row["to"] is not None),
         gone=tuple((row["id"], row["attempt"]) for row in rows if row["to"] is None),
     )

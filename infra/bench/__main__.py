@@ -1,4 +1,4 @@
-"""`python -m infra.bench`: run the measurements, show the table, write the JSON. It measures: exit status 0, see --check."""
+"""`python -m infra.bench`: run the measurements, show the table, write the JSON. Exit status 0 unless --check."""
 
 from __future__ import annotations
 

@@ -31,7 +31,9 @@ from generate_series(1, %(people)s) as i
 _PHONES = """
 insert into public.addresses (organisation_id, id, contact_id, kind, value, position, country, destination_hash)
 select
-  w.organisation_id, (lpad(to_hex(1764000000000 + w.i), 12, '0') || '7' || substr(md5(w.id::text), 14))::uuid, w.id, 'phone', w.value, 1, w.country,
+  w.organisation_id, (lpad(to_hex(1764000000000 + w.i), 12, '0') || '7' || substr(md5(w.id::text), 14))::uuid,
+  w.id, 'phone',
+  w.value, 1, w.country,
   substr(extensions.hmac(convert_to(w.value, 'UTF8'), k.destination_key, 'sha256'), 1, 16)
 from (
   select
@@ -57,7 +59,8 @@ where c.organisation_id = %(organisation)s
 """
 _BLOCKED = """
 insert into public.suppressions (organisation_id, destination_hash, channel, reason, source)
-select distinct a.organisation_id, a.destination_hash, null::public.channel, 'opt_out'::public.suppression_reason, 'bench'
+select distinct
+  a.organisation_id, a.destination_hash, null::public.channel, 'opt_out'::public.suppression_reason, 'bench'
 from public.addresses a
 join public.contacts c on c.organisation_id = a.organisation_id and c.id = a.contact_id
 where a.organisation_id = %(organisation)s and substr(c.external_id, 2)::integer %% 100 = 9
@@ -65,7 +68,8 @@ where a.organisation_id = %(organisation)s and substr(c.external_id, 2)::integer
 _WRONG = """
 select count(*)
 from (select * from public.addresses where organisation_id = %(organisation)s limit 500) as a
-where a.destination_hash <> private.destination_hash(a.organisation_id, a.value) or a.country <> private.country_of(a.value)
+where a.destination_hash <> private.destination_hash(a.organisation_id, a.value)
+  or a.country <> private.country_of(a.value)
 """
 
 

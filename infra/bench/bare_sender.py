@@ -1,6 +1,7 @@
 """The bare limit of sending: an aiohttp loop that posts ready bodies and does nothing else.
 
-`python -m infra.bench.bare_sender FILE IN_FLIGHT`; FILE has {url, headers, bodies}. Prints {seconds, cpu_seconds, posted}.
+`python -m infra.bench.bare_sender FILE IN_FLIGHT`; FILE has {url, headers, bodies}.
+Prints {seconds, cpu_seconds, posted}.
 """
 
 from __future__ import annotations

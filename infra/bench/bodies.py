@@ -26,7 +26,8 @@ join public.alerts alert on alert.organisation_id = d.organisation_id and alert.
 join public.contacts c on c.organisation_id = d.organisation_id and c.id = d.contact_id
 join public.addresses a on a.organisation_id = d.organisation_id and a.id = d.address_id
 join private.alert_contents t
-  on t.organisation_id = d.organisation_id and t.alert_id = d.alert_id and t.channel = d.channel and t.language = d.language
+  on t.organisation_id = d.organisation_id and t.alert_id = d.alert_id
+  and t.channel = d.channel and t.language = d.language
 where d.alert_id = %s and d.state <> 'skipped'
 order by d.number
 """

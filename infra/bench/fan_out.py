@@ -34,7 +34,9 @@ def measure(scene: Scene, *, quick: bool) -> list[Figure]:
         Figure("fan_out_rate", "rows/s", few / seconds, bound=ROWS_BOUND, details={"people": few}),
         Figure(
             "fan_out_growth", "times a row", growth, bound=GROWTH_BOUND, at_most=True,
-            details={"people": many, "rows_a_second": many / median(large["seconds"]), "cpu_growth": cpu_growth, **large},
+            details={
+                "people": many, "rows_a_second": many / median(large["seconds"]), "cpu_growth": cpu_growth, **large,
+            },
         ),
     ]  # fmt: skip
 

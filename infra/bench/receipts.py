@@ -66,7 +66,7 @@ def _pair(scene: Scene, made: audience.Audience, bare_port: int, bare_id: int) -
 def _call(file: str, port: int, server_id: int) -> dict[str, Any]:
     cpu = cpu_seconds(server_id)
     command = [sys.executable, "-m", "infra.bench.caller", file, str(port), str(CONNECTIONS)]
-    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True, timeout=300)
     result: dict[str, Any] = json.loads(done.stdout)
     used = cpu_seconds(server_id) - cpu
     return {"seconds": result["seconds"], "statuses": result["statuses"], "cpu_seconds": used}
@@ -83,7 +83,7 @@ def _figure(pairs: list[dict[str, Any]]) -> Figure:
             "callbacks": callbacks_sent, "connections": CONNECTIONS,
             "seconds": [pair["seconds"] for pair in pairs], "bare_seconds": [pair["bare_seconds"] for pair in pairs],
             "cpu_microseconds_a_callback": {
-                name.removesuffix("cpu_seconds").strip("_") or "delivery-webhook":
+                name.removesuffix("cpu_seconds").strip("_") or "delivery_webhook":
                 median([pair[name] for pair in pairs]) * 1e6 / callbacks_sent
                 for name in pairs[0] if name.endswith("cpu_seconds")
             },

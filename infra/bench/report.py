@@ -33,7 +33,7 @@ def table(figures: Sequence[Figure], machine: dict[str, Any]) -> None:
     """Every figure with its bare limit, the ratio, the bound and whether it is kept."""
     grid = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("figure", "measured", "bare limit", "ratio", "bound", ""):
-        grid.add_column(column, justify="left" if column in ("figure", "") else "right")
+        grid.add_column(column, justify="left" if column in ("figure", "") else "right", no_wrap=True)
     for each in figures:
         grid.add_row(
             each.name,
@@ -45,6 +45,9 @@ def table(figures: Sequence[Figure], machine: dict[str, Any]) -> None:
         )
     output = Console(highlight=False)
     output.print(grid)
+    for each in figures:
+        if each.condition:
+            output.print(f"[dim]{each.name} is not judged: {each.condition}[/]")
     load = f"load {machine['load_before']:.1f} before and {machine['load_after']:.1f} after"
     output.print(f"[dim]{machine['cores']} cores, {load}[/]")
     if machine["load_before"] > QUIET_LOAD:
@@ -53,7 +56,7 @@ def table(figures: Sequence[Figure], machine: dict[str, Any]) -> None:
 
 def _verdict(figure: Figure) -> str:
     if figure.condition:
-        return f"[dim]not judged: {figure.condition}[/]"
+        return "[dim]not judged[/]"
     return {None: "", True: "[green]ok[/]", False: "[red]short[/]"}[figure.is_ok]
 
 

@@ -253,16 +253,19 @@ language plpgsql
 security definer
 set search_path = ''
 as $$
+declare
+  -- an endpoint's letters matter, an e-mail's do not
+  v_value text := case when p_value ~ '^https?://' then p_value else lower(p_value) end;
 begin
   perform private.authorise(p_organisation_id, 'contacts.write');
-  if coalesce(p_value, '') = '' or char_length(p_value) > 2000 then
-    perform private.refuse(422, 'address_invalid', 'Give the phone, e-mail or endpoint to suppress.');
+  if p_channel is null and not exists (
+    select from unnest(array['phone', 'email', 'endpoint']) as kind where private.is_address(kind, v_value, null)
+  ) or p_channel is not null and not coalesce(private.is_address(private.kind_for(p_channel)::text, v_value, null), false) then
+    -- as typed, "06 12 34 56 78" would be hashed as it stands and protect nobody
+    perform private.refuse(422, 'address_invalid', 'Give an E.164 number such as +33612345678, an e-mail address or a URL.');
   end if;
   perform private.suppress(
-    p_organisation_id,
-    -- an endpoint's letters matter, an e-mail's do not
-    private.destination_hash(p_organisation_id, case when p_value ~ '^https?://' then p_value else lower(p_value) end),
-    p_channel, p_reason, 'member'
+    p_organisation_id, private.destination_hash(p_organisation_id, v_value), p_channel, p_reason, 'member'
   );
   return jsonb_build_object('suppressed', true);
 end

@@ -113,6 +113,16 @@ begin
 end
 $$;
 
+-- a value may hold line breaks; a subject may not (e-mail header injection)
+create function private.one_line(p_text text)
+returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select case when private.is_clean(p_text) then p_text else regexp_replace(p_text, '[\x01-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+', ' ', 'g') end
+$$;
+
 -- the values that are the same for everyone are filled in once, when the alert is made
 create function private.fill(p_pieces private.pieces, p_values jsonb, p_escape boolean default false)
 returns private.pieces

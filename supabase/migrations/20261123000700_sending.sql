@@ -348,7 +348,7 @@ declare
   v_missing jsonb;
 begin
   with lacking as (
-    select distinct a.contact_id, person.external_id, n as variable
+    select distinct a.contact_id, n as variable
     from private.audience(p_alert) as a
     join private.alert_contents c
       on c.organisation_id = p_alert.organisation_id and c.alert_id = p_alert.id
@@ -360,7 +360,7 @@ begin
     order by a.contact_id, n
     limit 21
   )
-  select jsonb_agg(jsonb_build_object('contact_id', contact_id, 'external_id', external_id, 'variable', variable))
+  select jsonb_agg(jsonb_build_object('contact_id', contact_id, 'variable', variable))
   into v_missing
   from lacking;
 

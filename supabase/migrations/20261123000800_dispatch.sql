@@ -23,6 +23,7 @@ create table private.leases (
   worker text not null,
   due_at timestamptz not null,     -- claim: the lease ends; unknown: ask (again) from then on
   claimed_at timestamptz not null, -- no attempt of this batch began before
+  doubted_at timestamptz,          -- unknown: no attempt of this batch can have begun after
   tries smallint not null default 0,
   open_count integer not null check (open_count >= 0),
   alert_ids uuid[] not null,
@@ -56,7 +57,8 @@ insert into private.failure_policies (outcome, counts, max_failures, final_reaso
 values
   -- failures of other kinds don't lengthen it: the provider's Retry-After and the pace of the dispatchers do the waiting
   ('throttle', false, null, 'exhausted', 1, 1),
-  ('transient', true, 6, 'exhausted', 2, 300),
+  -- hours, since what ends a message is that it expires, not a provider that is away for a while
+  ('transient', true, 50, 'exhausted', 2, 300),
   ('absent', true, 12, 'exhausted', 0, 0),
   ('returned', false, null, 'exhausted', 0, 0),
   ('permanent', true, 0, 'permanent', 0, 0),
@@ -228,7 +230,7 @@ begin
       'attempt', m.attempt,
       'to', m.destination,
       'language', m.language,
-      'subject', private.render(m.subject, m.name, m.external_id, m.attributes),
+      'subject', private.one_line(private.render(m.subject, m.name, m.external_id, m.attributes)),
       'body', private.render(m.body, m.name, m.external_id, m.attributes),
       'html', private.render(m.html, m.name, m.external_id, m.attributes, true),
       'segments', m.segments,

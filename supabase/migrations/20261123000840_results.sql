@@ -37,7 +37,14 @@ begin
     left join private.failure_policies p on p.outcome = r.outcome
   ),
   locked as materialized (
-    select r.*, d.state, d.failures, d.handed_over_at
+    select
+      r.*, d.state, d.failures, d.handed_over_at,
+      -- an answer to a question about a doubt: what it names may be another delivery's, to the same number
+      d.state = 'outcome_unknown' and r.outcome in ('accepted', 'found') and exists (
+        select from public.delivery_events e
+        where e.kind = 'accepted' and e.provider_id = r.provider_id
+          and (e.alert_id <> r.alert_id or e.number <> r.number)
+      ) as is_anothers
     from result r
     join public.deliveries d using (organisation_id, alert_id, number)
     where d.lease = p_lease and d.attempt = r.attempt
@@ -48,8 +55,12 @@ begin
     select
       l.*,
       case
+        when l.is_anothers then 'planned'
         when l.outcome in ('accepted', 'found') then
           case when v_lease.channel = 'webhook' then 'delivered' else 'handed_over' end
+        -- a question that was not put or not answered leaves the doubt: planned again, it would go out under another key
+        when l.state = 'outcome_unknown' and l.outcome in ('returned', 'throttle', 'transient', 'configuration') then
+          'outcome_unknown'
         -- unknown, unclear, and any word without a policy: perhaps accepted
         when l.final_reason is null then
           case when v_lease.tries >= 12 then 'dead_letter' else 'outcome_unknown' end
@@ -70,18 +81,18 @@ begin
       reason = case when v.next = 'failed' then case when v.max_failures > 0 then 'exhausted' else v.final_reason end end,
       claimable_at = case when v.next = 'planned' then v.again_at end,
       lease = case when v.next = 'outcome_unknown' then v_doubt else d.lease end,
-      failures = d.failures + case when v.counts then 1 else 0 end,
+      failures = d.failures + case when v.counts and v.next <> 'outcome_unknown' then 1 else 0 end,
       state_changed_at = v_now,
       handed_over_at = case when v.next in ('handed_over', 'delivered') then v_now end,
       sent_at = case when v.next = 'delivered' then v_now end,
       delivered_at = case when v.next = 'delivered' then v_now end,
-      provider_id = coalesce(v.provider_id, d.provider_id),
+      provider_id = case when v.is_anothers then d.provider_id else coalesce(v.provider_id, d.provider_id) end,
       failure_code = case when v.next in ('handed_over', 'delivered') then null else coalesce(v.code, d.failure_code) end
     from verdict v
     where d.organisation_id = v.organisation_id and d.alert_id = v.alert_id and d.number = v.number
     returning
       d.organisation_id, d.alert_id, d.number, d.lane, d.cost, d.state, d.attempt, d.claimable_at, d.destination_hash,
-      v.outcome, v.provider_id, v.code, v.retry_after_seconds
+      v.outcome, case when not v.is_anothers then v.provider_id end as provider_id, v.code, v.retry_after_seconds, v.is_anothers
   ),
   -- a receipt was faster than this answer, or the answer is a repeat: the row is further already, only the provider's id
   -- is still to be kept
@@ -103,9 +114,9 @@ begin
     select
       organisation_id, alert_id, number, v_now,
       case
+        when is_anothers or outcome = 'absent' then 'absent'
         when outcome in ('accepted', 'found') then 'accepted'
-        when outcome = 'absent' then 'absent'
-        when outcome in ('unknown', 'unclear') then 'unknown'
+        when state = 'outcome_unknown' or outcome in ('unknown', 'unclear') then 'unknown'
         else 'failed'
       end,
       state, attempt, provider_id, coalesce(code, outcome)
@@ -141,6 +152,7 @@ begin
       select distinct organisation_id, destination_hash from updated where outcome = 'opted_out'
     ) as s) as opted_out,
     (select array_agg(provider_id) from written where provider_id is not null) as provider_ids,
+    (select coalesce(bool_or(outcome in ('unknown', 'unclear')), false) from updated where state = 'outcome_unknown') as asked,
     (select max(retry_after_seconds) from updated where outcome = 'throttle') as halt_seconds,
     (select max(code) from updated where outcome = 'configuration') as broken
   into v_done;
@@ -155,7 +167,9 @@ begin
   loop
     perform private.feed_queue(v_queue.organisation_id, v_lease.channel, v_queue.lane, v_queue.due_at);
   end loop;
-  perform private.close_lease(v_lease, v_done.recorded, v_doubt, v_done.unknown_alerts, v_done.unknown_numbers, v_now);
+  perform private.close_lease(
+    v_lease, v_done.recorded, v_doubt, v_done.unknown_alerts, v_done.unknown_numbers, v_done.asked, v_now
+  );
   perform private.suppress(s.organisation_id, s.destination_hash, v_lease.channel, 'opt_out', 'carrier')
   from jsonb_to_recordset(v_done.opted_out) as s (organisation_id uuid, destination_hash bytea)
   order by s.organisation_id, s.destination_hash;
@@ -170,7 +184,7 @@ $$;
 -- recorded rows leave the lease; those in doubt go on under a new one that keeps the frozen key
 create function private.close_lease(
   p_lease private.leases, p_recorded bigint, p_doubt uuid, p_unknown_alerts uuid[], p_unknown_numbers integer[],
-  p_now timestamptz
+  p_asked boolean, p_now timestamptz
 )
 returns void
 language plpgsql
@@ -179,11 +193,12 @@ as $$
 begin
   if p_unknown_alerts is not null then
     insert into private.leases (
-      token, key, channel, kind, worker, due_at, claimed_at, tries, open_count, alert_ids, numbers
+      token, key, channel, kind, worker, due_at, claimed_at, doubted_at, tries, open_count, alert_ids, numbers
     )
     values (
       p_doubt, p_lease.key, p_lease.channel, 'unknown', p_lease.worker,
-      p_now + make_interval(secs => least(300, 2 * power(2, p_lease.tries))), p_lease.claimed_at, p_lease.tries + 1,
+      p_now + make_interval(secs => least(300, 2 * power(2, p_lease.tries))), p_lease.claimed_at,
+      coalesce(p_lease.doubted_at, p_now), p_lease.tries + case when p_asked then 1 else 0 end,
       cardinality(p_unknown_alerts), p_unknown_alerts, p_unknown_numbers
     );
   end if;

@@ -3,7 +3,8 @@
 -- Ask before a second send -------------------------------------------------------------------------------------------
 
 -- one batch whose outcome nobody knows, leased to whoever will ask. `key` is the batch's frozen name, `since` the
--- instant before which no attempt began; a contact that is gone has no `to` and can only be settled by a receipt
+-- instant before which no attempt began, `doubted_seconds` how long ago the last one can have begun; who is gone, has
+-- opted out or has another address now has no `to`, and can only be settled by a receipt
 create function private.claim_unknown(p_channel public.channel, p_lease_seconds integer, p_worker text)
 returns json
 language plpgsql
@@ -49,7 +50,9 @@ begin
     set lease = v_token
     from locked l
     where d.organisation_id = l.organisation_id and d.alert_id = l.alert_id and d.number = l.number
-    returning d.organisation_id, d.alert_id, d.number, d.attempt, d.contact_id, d.address_id, d.language, d.segments
+    returning
+      d.organisation_id, d.alert_id, d.number, d.attempt, d.contact_id, d.address_id, d.language, d.segments,
+      d.destination_hash
   )
   select
     count(*),
@@ -59,7 +62,7 @@ begin
       'attempt', u.attempt,
       'to', a.value,
       'language', u.language,
-      'subject', private.render(c.subject, person.name, person.external_id, person.attributes),
+      'subject', private.one_line(private.render(c.subject, person.name, person.external_id, person.attributes)),
       'body', private.render(c.body, person.name, person.external_id, person.attributes),
       'html', private.render(c.html, person.name, person.external_id, person.attributes, true),
       'segments', u.segments,
@@ -74,7 +77,13 @@ begin
   left join public.contacts person
     on person.organisation_id = u.organisation_id and person.id = u.contact_id and person.restricted_at is null
   left join public.addresses a
-    on a.organisation_id = u.organisation_id and a.id = u.address_id and a.contact_id = person.id;
+    on a.organisation_id = u.organisation_id and a.id = u.address_id and a.contact_id = person.id
+    and a.destination_hash = u.destination_hash
+    and not exists (
+      select from public.suppressions s
+      where s.organisation_id = u.organisation_id and s.destination_hash = u.destination_hash
+        and (s.channel is null or s.channel = p_channel)
+    );
 
   if v_count = 0 then
     -- receipts have settled all of it meanwhile
@@ -90,6 +99,7 @@ begin
     'lease_until', extract(epoch from v_now) + p_lease_seconds,
     'now', extract(epoch from v_now),
     'since', extract(epoch from v_lease.claimed_at),
+    'doubted_seconds', extract(epoch from v_now - coalesce(v_lease.doubted_at, v_now)),
     'deliveries', coalesce(v_deliveries, '[]'::json)
   );
 end
@@ -141,7 +151,7 @@ as $$
   ),
   kept as (
     update private.leases l
-    set kind = 'unknown', due_at = p_now, open_count = doubt.rows
+    set kind = 'unknown', due_at = p_now, doubted_at = l.due_at, open_count = doubt.rows
     from doubt
     where l.token = doubt.lease
     returning l.token
@@ -155,9 +165,9 @@ as $$
   select coalesce(sum(rows), 0)::integer from doubt
 $$;
 
--- alerts past their time: what was not handed over expires and is refunded. Rows that somebody holds are passed over,
--- since whoever claims one later finds it expired; so nothing waits while credits are locked
-create function private.sweep_alerts(p_now timestamptz)
+-- alerts past their time: what was not handed over expires and is refunded, a portion a sweep, so that a sweep ends in
+-- time. Rows that somebody holds are passed over: whoever claims one later finds it expired
+create function private.sweep_alerts(p_now timestamptz, p_portion integer default 20000)
 returns integer
 language plpgsql
 set search_path = ''
@@ -173,18 +183,19 @@ begin
     limit 20
     for no key update skip locked
   ),
-  marked as (
-    update public.alerts a
-    set expired_at = p_now
-    from ended e
-    where a.organisation_id = e.organisation_id and a.id = e.id
-  ),
   locked as materialized (
     select d.organisation_id, d.alert_id, d.number
     from ended e
     join public.deliveries d on d.organisation_id = e.organisation_id and d.alert_id = e.id
     where d.state in ('planned', 'held')
+    limit p_portion
     for update of d skip locked
+  ),
+  marked as (
+    update public.alerts a
+    set expired_at = p_now
+    from ended e
+    where a.organisation_id = e.organisation_id and a.id = e.id and (select count(*) from locked) < p_portion
   ),
   late as (
     update public.deliveries d

@@ -84,9 +84,9 @@ values
 
 -- Projection ---------------------------------------------------------------------------------------------------------
 
--- applies receipts that are stored and not applied yet, given by key: the highest rank wins, whatever the order.
--- A receipt also proves acceptance, so a row in doubt is settled by it; a duplicate of an abandoned attempt is written
--- down as an event. Returns how many found their row
+-- applies stored receipts, given by key, each once: whoever calls marked them as applied in this transaction. The highest
+-- rank wins, whatever the order. A receipt also proves acceptance, so a row in doubt is settled by it; a duplicate of an
+-- abandoned attempt is written down as an event. Returns how many there were
 create function private.apply_receipts(p_receipts jsonb)
 returns integer
 language plpgsql
@@ -110,7 +110,7 @@ begin
     -- lateral with a limit: each by its whole key. A plan kept since the tables were small would read a whole alert
     cross join lateral (
       select r.* from private.receipts r
-      where r.provider = k.provider and r.event_key = k.event_key and r.applied_at is null
+      where r.provider = k.provider and r.event_key = k.event_key
       limit 1
     ) as r
     join public.alerts a on a.id = r.alert_id
@@ -194,16 +194,9 @@ begin
       organisation_id, alert_id, number, occurred_at, 'receipt', coalesce(told, state), attempt, provider_id, status, code
     from receipt
     returning number
-  ),
-  placed as (
-    update private.receipts r
-    set applied_at = v_now
-    from receipt x
-    where r.provider = x.provider and r.event_key = x.event_key
-    returning r.event_key
   )
   select
-    (select count(*) from placed) as applied,
+    (select count(*) from receipt) as applied,
     (select jsonb_agg(c) from (
       select organisation_id, alert_id, sum(cost) as settle
       from updated where newly_accepted group by organisation_id, alert_id
@@ -248,17 +241,11 @@ begin
       occurred_at timestamptz
     )
   ),
-  stored as (
-    insert into private.receipts (
-      provider, event_key, kind, alert_id, number, attempt, provider_id, status, code, occurred_at
-    )
+  addressed as (
     select
-      i.provider, i.event_key, i.kind,
-      coalesce(substr(i.delivery_id, 1, 32)::uuid, known.alert_id),
-      coalesce(substr(i.delivery_id, 34)::integer, known.number),
-      i.attempt, i.provider_id, left(i.status, 40), left(i.code, 60),
-      -- a provider's clock may be wrong: never later than now
-      least(coalesce(i.occurred_at, now()), now())
+      i.*,
+      coalesce(substr(i.delivery_id, 1, 32)::uuid, known.alert_id) as alert_id,
+      coalesce(substr(i.delivery_id, 34)::integer, known.number) as number
     from incoming i
     left join lateral (
       select e.alert_id, e.number
@@ -266,11 +253,28 @@ begin
       where i.delivery_id is null and e.kind = 'accepted' and e.provider_id = i.provider_id
       limit 1
     ) as known on true
+  ),
+  stored as (
+    insert into private.receipts (
+      provider, event_key, kind, alert_id, number, attempt, provider_id, status, code, occurred_at, applied_at
+    )
+    select
+      i.provider, i.event_key, i.kind, i.alert_id, i.number, i.attempt, i.provider_id, left(i.status, 40), left(i.code, 60),
+      -- a provider's clock may be wrong: never later than now
+      least(coalesce(i.occurred_at, now()), now()),
+      -- applied below, in this transaction: a second version of each row would cost as much as the first
+      case when exists (
+        select
+        from public.alerts a
+        join public.deliveries d on d.organisation_id = a.organisation_id and d.alert_id = a.id
+        where a.id = i.alert_id and d.alert_id = i.alert_id and d.number = i.number
+      ) then now() end
+    from addressed i
     order by i.provider, i.event_key
     on conflict (provider, event_key) do nothing
-    returning provider, event_key, alert_id
+    returning provider, event_key, applied_at
   )
-  select count(*), jsonb_agg(jsonb_build_object('provider', provider, 'event_key', event_key)) filter (where alert_id is not null)
+  select count(*), jsonb_agg(jsonb_build_object('provider', provider, 'event_key', event_key)) filter (where applied_at is not null)
   into v_count, v_new
   from stored;
 
@@ -299,7 +303,7 @@ begin
   end if;
   with placed as (
     update private.receipts r
-    set alert_id = e.alert_id, number = e.number
+    set alert_id = e.alert_id, number = e.number, applied_at = now()
     from public.delivery_events e
     where r.applied_at is null and r.provider_id = any (p_provider_ids)
       and e.kind = 'accepted' and e.provider_id = r.provider_id

@@ -277,6 +277,30 @@ def test_send_that_races_with_an_emptying_queue_is_never_stranded(
     assert len(set(claimed)) == len(claimed) == sends
 
 
+def test_emptied_queue_waits_for_a_send_under_way(
+    organisation: Organisation, sql: Sql, connect: Connect
+) -> None:
+    sent(organisation, 1)
+    sql.execute("begin")
+    sent(organisation, 1)
+    other, waits = connect(), "select count(*) from pg_locks where not granted and pid = %s"
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(claim, other)
+        while not value(connect(), waits, other.info.backend_pid):
+            assert not waiting.done()
+        sql.execute("commit")
+        assert len(waiting.result()["deliveries"]) == 1
+    assert len(claim(sql)["deliveries"]) == 1
+
+
+def test_organisations_of_equal_turn_do_not_block_one_another(sql: Sql) -> None:
+    for _ in range(3):
+        sent(Organisation.make(sql), 2)
+    sql.execute("update private.queues set served_at = now()")
+    set_pace(sql, 1, 1)
+    assert len(claim(sql)["deliveries"]) == 1
+
+
 def test_backlog_names_channels_with_something_to_do(organisation: Organisation, sql: Sql) -> None:
     backlog = "select public.dispatch_backlog()"
     assert value(sql, backlog) == {"due": [], "next_seconds": None, "dispatchers": 0}

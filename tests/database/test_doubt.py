@@ -215,3 +215,81 @@ def test_sweeps_do_not_wait_for_one_another(sql: Sql, connect: object) -> None:
     own.execute("set lock_timeout = '1s'")
     assert sweep(own)["completed"] == 0
     sql.execute("commit")
+
+
+@pytest.mark.parametrize("outcome", ["returned", "throttle", "transient", "configuration"])
+def test_question_that_was_not_put_leaves_the_doubt_and_its_key(
+    organisation: Organisation, sql: Sql, alert: Json, outcome: str
+) -> None:
+    """Planned again, it would be claimed under another key, and the provider would take it twice."""
+    claimed = claim(sql)
+    record_all(sql, claimed, "unknown")
+    end_leases(sql)
+    asked = ask(sql)
+    tries = "select max(tries) from private.leases where kind = 'unknown'"
+    before = value(sql, tries)
+    record_all(sql, asked, outcome, code="x")
+    sql.execute("update private.senders set halted_until = '-infinity'")
+    assert states(organisation, alert) == ["outcome_unknown"] * 3
+    assert claim(sql)["deliveries"] == []
+    assert value(sql, tries) == before, "a question that was not put does not count"
+    end_leases(sql)
+    again = ask(sql)
+    assert again["key"] == claimed["lease"]
+    record_all(sql, again, "found")
+    assert states(organisation, alert) == ["handed_over"] * 3
+
+
+def test_age_of_a_doubt_counts_from_the_last_possible_attempt(sql: Sql, alert: Json) -> None:
+    """An attempt may begin long after its claim: `absent` must not be believed by the age of the claim."""
+    claimed = claim(sql)
+    sql.execute("update private.leases set claimed_at = now() - interval '1 hour'")
+    record_all(sql, claimed, "unknown")
+    end_leases(sql)
+    asked = ask(sql)
+    assert asked["doubted_seconds"] < 5
+    assert claimed["now"] - asked["since"] > 3000
+    record_all(sql, asked, "unclear")
+    sql.execute("update private.leases set doubted_at = doubted_at - interval '1 minute'")
+    end_leases(sql)
+    assert ask(sql)["doubted_seconds"] >= 60
+    assert alert
+
+
+def test_look_up_that_names_another_deliverys_message_is_no_answer(
+    organisation: Organisation, sql: Sql, alert: Json
+) -> None:
+    """Two alerts to one number look alike at the provider; one message can't be both."""
+    record_all(sql, claim(sql), "unknown")
+    other = organisation.alert(organisation.people(1))
+    organisation.send(other)
+    record_all(sql, claim(sql), "accepted", provider_id="SM-of-the-other")
+    end_leases(sql)
+    asked = ask(sql)
+    first, *rest = asked["deliveries"]
+    results = [result(first, "accepted", provider_id="SM-of-the-other")]
+    results += [result(each, "accepted", provider_id=f"SM-{number}") for number, each in enumerate(rest)]
+    record(sql, asked["lease"], results)
+    assert sorted(states(organisation, alert)) == ["handed_over", "handed_over", "planned"]
+    assert [row["provider_id"] for row in organisation.deliveries(other)] == ["SM-of-the-other"]
+
+
+def test_person_who_opted_out_meanwhile_is_not_sent_the_same_again(
+    organisation: Organisation, sql: Sql, alert: Json
+) -> None:
+    record_all(sql, claim(sql), "unknown")
+    sql.execute(
+        "select private.suppress(organisation_id, destination_hash, null, 'opt_out', 'test')"
+        " from public.deliveries where alert_id = %s and number = 1",
+        (alert["alert_id"],),
+    )
+    end_leases(sql)
+    assert [each["to"] is None for each in ask(sql)["deliveries"]] == [True, False, False]
+
+
+def test_large_expiry_is_swept_in_portions(organisation: Organisation, sql: Sql, alert: Json) -> None:
+    sql.execute("update public.alerts set expires_at = now() where id = %s", (alert["alert_id"],))
+    assert value(sql, "select private.sweep_alerts(clock_timestamp(), 2)") == 2
+    assert value(sql, "select private.sweep_alerts(clock_timestamp(), 2)") == 1
+    assert states(organisation, alert) == ["expired"] * 3
+    assert organisation.account() == (1_000_000, 0)

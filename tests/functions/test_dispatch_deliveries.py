@@ -74,9 +74,7 @@ def test_it_takes_up_what_a_dead_dispatcher_left_behind(stack: Stack, settings: 
     reply = scene.owner.rpc("send_alert", p_organisation_id=scene.organisation_id, p_alert=alert)  # no kick
     assert reply.status == 200
     sql.execute("select private.claim_deliveries('sms', 10, 1, 'dead')")
-    sql.execute(
-        "update private.leases set due_at = now(), claimed_at = now() - interval '1 hour' where worker = 'dead'"
-    )
+    sql.execute("update private.leases set due_at = now() - interval '1 minute' where worker = 'dead'")
     answer = dispatch(settings).json
     assert answer["tally"]["sms"].get("absent") == 2, answer
     until(

@@ -214,7 +214,10 @@ def test_a_variable_that_is_missing_names_the_contacts(scene: Scene) -> None:
     )
     reply = scene.send(template_id=saved.json["template_id"])
     assert (reply.status, reply.json["code"]) == (422, "variable_missing")
-    assert {contact["external_id"] for contact in reply.json["contacts"]} == {"p-1", "p-2", "p-3"}
+    contacts = scene.owner.get("contacts", select="id", organisation_id=f"eq.{scene.organisation_id}").json
+    assert {named["contact_id"] for named in reply.json["contacts"]} == {
+        contact["id"] for contact in contacts
+    }
     assert scene.send(template_id=saved.json["template_id"], variables={"floor": "3"}).status == 202
 
 

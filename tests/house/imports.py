@@ -27,14 +27,16 @@ VALUES = frozenset(
     }
 )
 DOORS = frozenset({"database", "outbound", "auth", "signatures", "twilio_rest", "kick", "twiml"})
-DISPATCH = frozenset({"deliveries", "recorder", "dispatcher"})
+DISPATCH = frozenset({"deliveries", "recorder", "sender", "doubts", "dispatcher"})
 
 # a module of shared, and what of shared it may import beside the kernel values
 MORE: dict[str, frozenset[str]] = {
     "twilio_rest": frozenset({"outbound", "signatures"}),
     "web": frozenset({"database", "auth"}),
     "recorder": frozenset({"deliveries"}),
-    "dispatcher": frozenset({"deliveries", "recorder"}),
+    "sender": frozenset({"deliveries", "recorder"}),
+    "doubts": frozenset({"deliveries", "recorder", "sender"}),
+    "dispatcher": frozenset({"deliveries", "recorder", "sender", "doubts"}),
 }
 CHANNELS_MAY = frozenset({"outbound", "signatures", "twilio_rest"})
 DOMAINS_MAY = frozenset({"database"})

@@ -20,7 +20,7 @@ class FakeDatabase:
         self.unclaimed = deque(f"{1:032x}-{number}" for number in range(1, count + 1))
         self.wait_seconds = wait_seconds
         self.doubts: deque[list[dict[str, Any]]] = deque()
-        self.since = 0.0
+        self.doubted_seconds = 0.0
         self.recorded: list[dict[str, Any]] = []
         self.leases: dict[str, list[str]] = {}
         self.failures_left = 0
@@ -41,7 +41,7 @@ class FakeDatabase:
 
     def _claim_unknown(self, p_channel: Channel, p_lease_seconds: int, p_worker: str) -> Any:
         rows = self.doubts.popleft() if self.doubts else []
-        return self._lease(rows) | {"key": "frozen", "since": self.since}
+        return self._lease(rows) | {"key": "frozen", "since": 1.0, "doubted_seconds": self.doubted_seconds}
 
     def _lease(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         token = str(uuid4()) if rows else None

@@ -59,15 +59,10 @@ def test_a_send_passes_on_exactly_what_was_asked() -> None:
     ]
 
 
-def test_a_repeat_is_the_same_argument_whatever_the_clock_says() -> None:
-    asked = _parse(expires_at="2026-11-24T01:00:00+01:00", variables={"place": "Quai 3"})
-    later = FrozenClock(datetime(2027, 1, 1, tzinfo=UTC))
-    assert asked.argument(NOW) == asked.argument(later)
-
-
-def test_an_id_is_made_for_who_gave_none() -> None:
-    made = _parse(alert_id=...).argument(NOW)["alert_id"]
-    assert UUID(made).version == 7
+def test_an_id_must_be_given() -> None:
+    """An id made here would differ at every repeat, and a repeat would send twice."""
+    with pytest.raises(ValidationError, match="alert_id"):
+        _parse(alert_id=...)
 
 
 def test_quote_and_report_have_their_own_names() -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from shared.clock import Clock
 from shared.dispatcher import Dispatcher, Limits
 from shared.errors import SendError
 from shared.messages import Accepted, Message, Outcome
@@ -109,7 +108,7 @@ def test_what_is_in_doubt_is_asked_about_and_never_sent(
     known: Accepted | None, age_seconds: float, outcome: str
 ) -> None:
     database, adapter = FakeDatabase(0), FakeAdapter(known=lambda _message: known)
-    database.since = Clock().epoch() - age_seconds
+    database.doubted_seconds = age_seconds
     database.doubts.append([row("a" * 32 + "-1")])
     dispatch(database, adapter)
     assert adapter.begun == []
@@ -184,3 +183,28 @@ def test_a_look_up_that_is_refused_is_asked_again_until_it_is_answered() -> None
     dispatch(database, adapter)
     assert len(adapter.looked_up) == 4
     assert database.outcomes() == ["accepted"]
+
+
+def test_one_channel_that_breaks_stops_no_other() -> None:
+    class Broken(FakeDatabase):
+        def _claim_deliveries(self, p_channel: Channel, **rest: Any) -> Any:
+            return {} if p_channel is Channel.EMAIL else super()._claim_deliveries(p_channel, **rest)
+
+    database = Broken(20)
+    adapters = {channel: FakeAdapter() for channel in (Channel.EMAIL, Channel.SMS)}
+    adapters[Channel.EMAIL].channel = Channel.EMAIL
+    dispatcher = Dispatcher(
+        database, lambda each: adapters[each], LIMITS, worker="w", channels=list(adapters)
+    )
+    asyncio.run(dispatcher.run())
+    assert database.outcomes() == ["accepted"] * 20
+
+
+def test_an_adapter_that_answers_for_too_few_leaves_all_in_doubt() -> None:
+    class Short(FakeAdapter):
+        async def send(self, messages: Any, key: str) -> list[Outcome]:
+            return (await super().send(messages, key))[1:]
+
+    database = FakeDatabase(3)
+    dispatch(database, Short(batch_size=3))
+    assert database.outcomes() == ["unknown"] * 3

@@ -132,7 +132,10 @@ def _judge_run(
         "the quote is the reservation", quoted == reserved, f"{quoted} quoted, {reserved} reserved"
     )
     if watched.still_open:
-        findings.failures.append(f"the limit of {options.limit_seconds:.0f} s came with {watched.still_open}")
+        findings.failures.insert(
+            0,
+            f"the limit of {options.limit_seconds:.0f} s came with {watched.still_open} (the rest was read meanwhile)",
+        )
     if len(killer.kills) < options.kills:
         findings.failures.append(
             f"only {len(killer.kills)} of {options.kills} dispatchers could be killed before everything was sent: "
