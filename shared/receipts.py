@@ -1,8 +1,7 @@
 """Receipts, answers and inbound messages: what providers tell us about what was sent.
 
-Callbacks that come at once share one call: while one is under way, and a moment longer, the next ones gather, and each
-is answered only when its own row is committed. The first after a pause waits for nobody. A row that the database can't
-take fails alone.
+Callbacks that come at once share one call: while one is under way the next ones gather, and each is answered
+only when its own row is committed. A row that the database can't take fails alone.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from shared.errors import AppError, Unavailable
 from shared.values import parse_delivery_id, stored_text
 
 LARGEST_BATCH = 500
-LINGER_SECONDS = 0.01  # between two calls, for company: a call costs the database as much as 20 rows in it
 LONGEST_WAIT_SECONDS = 14  # Twilio hangs up after 15
 LONGEST_MESSAGE = 4000
 
@@ -108,10 +106,6 @@ class _Entry:
     def wait(self) -> bool:
         return self._settled.acquire(timeout=LONGEST_WAIT_SECONDS)
 
-    def linger(self, seconds: float) -> None:
-        """For whoever leads: nobody settles that entry."""
-        self._settled.acquire(timeout=seconds)
-
     def settle(self) -> None:
         self._settled.release()
 
@@ -122,13 +116,8 @@ class Gatherer:
     `store(db, rows)` carries a batch out. Between calls there is no thread and nothing is kept.
     """
 
-    def __init__(
-        self,
-        store: Callable[[Database, Sequence[dict[str, Any]]], Any] = record,
-        linger_seconds: float = LINGER_SECONDS,
-    ) -> None:
+    def __init__(self, store: Callable[[Database, Sequence[dict[str, Any]]], Any] = record) -> None:
         self._store = store
-        self._linger_seconds = linger_seconds
         self._lock = threading.Lock()
         self._waiting: list[_Entry] = []
         self._led = False
@@ -140,12 +129,9 @@ class Gatherer:
             self._waiting.append(entry)
             entry.leads = not self._led
             self._led = True
-        is_heir = not entry.leads
-        if is_heir and not entry.wait():
+        if not entry.leads and not entry.wait():
             self._give_up(entry)
         if entry.leads:
-            if is_heir:
-                entry.linger(self._linger_seconds)
             self._lead(db, entry)
         if entry.error is not None:
             raise entry.error
