@@ -63,6 +63,15 @@ class SendAlert(BaseModel):
         return self.model_dump(mode="json", exclude={"organisation_id"}, exclude_none=True)
 
 
+class Endpoint(BaseModel):
+    """An endpoint address whose signing secret is asked for."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    organisation_id: UUID
+    address_id: UUID
+
+
 def send(db: Database, alert: SendAlert) -> Any:
     """Freezes the audience, reserves the credits and queues the deliveries, all or nothing."""
     return db.rpc("send_alert", p_organisation_id=str(alert.organisation_id), p_alert=alert.argument())

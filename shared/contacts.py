@@ -199,3 +199,9 @@ def _position(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 100:
         raise RowError("addresses", "has a position that is not 1 to 100")
     return value
+
+
+def endpoint_url(db: Database, organisation_id: UUID, address_id: UUID) -> str:
+    """Where an endpoint address points. Raises Refusal 403 without contacts.write, 404 for no endpoint of theirs."""
+    answer = db.rpc("read_endpoint", p_organisation_id=str(organisation_id), p_address_id=str(address_id))
+    return str(answer["url"])

@@ -154,6 +154,11 @@ class WebSettings:
         return cls(frozenset(checked))
 
 
+def webhook_signing_key(environment: Environment = os.environ) -> str:
+    """What the secrets of customers' endpoints are derived from; they are stored nowhere. Raises SettingsError."""
+    return _Reader(environment).secret("WEBHOOK_SIGNING_KEY")
+
+
 def _local_sink(reader: _Reader) -> str | None:
     """The one http origin that the SSRF guard lets through on a developer's machine, never in production."""
     if not reader.given("WEBHOOK_LOCAL_SINK"):

@@ -1,7 +1,8 @@
 """A light client: posts ready requests over kept connections, one at a time on each, and reads nothing but the status.
 
 `python -m infra.bench.caller FILE PORT CONNECTIONS`; FILE holds each request after its length (4 bytes).
-Prints {seconds, cpu_seconds, statuses}. Answers must not have a body that arrives after their head.
+Prints {seconds, cpu_seconds, statuses}: a request without an answer for 15 s counts as `late` and is sent again, as Twilio does.
+Answers must not have a body that arrives after their head.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
+
+LATEST_SECONDS = 15.0
 
 
 def pack(requests: list[bytes]) -> bytes:
@@ -40,9 +43,11 @@ class _Connection(asyncio.Protocol):
         self.current: bytes | None = None
         self._transport: asyncio.Transport | None = None
         self._head = b""
+        self._sent_at = 0.0
         self.done = done
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._head = b""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
         self._send(self.current or next(self._requests, None))
 
@@ -53,6 +58,7 @@ class _Connection(asyncio.Protocol):
             self.done.set()
             self._transport.close()
         else:
+            self._sent_at = time.monotonic()
             self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
@@ -61,6 +67,13 @@ class _Connection(asyncio.Protocol):
             self._statuses[self._head[9:12].decode()] += 1
             self._head, self.current = b"", None
             self._send(next(self._requests, None))
+
+    def hang_up_if_late(self) -> None:
+        """Whoever has waited too long for its answer starts again on another connection."""
+        is_late = self.current is not None and time.monotonic() - self._sent_at > LATEST_SECONDS
+        if is_late and self._transport is not None and not self._transport.is_closing():
+            self._statuses["late"] += 1
+            self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self.done.is_set():
@@ -74,7 +87,10 @@ async def _keep(requests: Iterator[bytes], port: int, statuses: Counter[str]) ->
     protocol = _Connection(requests, statuses, asyncio.Event())
     while True:
         await loop.create_connection(lambda: protocol, "127.0.0.1", port)
-        await protocol.done.wait()
+        while not protocol.done.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(protocol.done.wait(), 1)
+            protocol.hang_up_if_late()
         if protocol.current is None:
             return
         protocol.done = asyncio.Event()

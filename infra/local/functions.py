@@ -41,7 +41,9 @@ TWILIO = (
 RESEND = ("RESEND_BASE_URL", "RESEND_API_KEY", "RESEND_FROM")
 
 FUNCTIONS = (
-    Function("send_alert", ("SUPABASE_URL", *CALLERS, "FUNCTIONS_URL", "DISPATCH_SECRET")),
+    Function(
+        "send_alert", ("SUPABASE_URL", *CALLERS, "FUNCTIONS_URL", "DISPATCH_SECRET", "WEBHOOK_SIGNING_KEY")
+    ),
     Function(
         "delivery_webhook",
         (

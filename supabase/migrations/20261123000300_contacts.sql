@@ -271,7 +271,35 @@ begin
 end
 $$;
 
+-- where an endpoint address points, for whoever may show its owner the signing secret
+create function private.read_endpoint(p_organisation_id uuid, p_address_id uuid)
+returns jsonb
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+declare
+  v_value text;
+begin
+  perform private.authorise(p_organisation_id, 'contacts.write');
+  select a.value into v_value
+  from public.addresses a
+  where a.organisation_id = p_organisation_id and a.id = p_address_id and a.kind = 'endpoint';
+  if v_value is null then
+    perform private.refuse(404, 'endpoint_not_found', 'This organisation has no endpoint with this id.');
+  end if;
+  return jsonb_build_object('url', v_value);
+end
+$$;
+
 -- Doors --------------------------------------------------------------------------------------------------------------
+
+create function public.read_endpoint(p_organisation_id uuid, p_address_id uuid)
+returns jsonb language sql stable security invoker set search_path = ''
+begin atomic
+  select private.read_endpoint(p_organisation_id, p_address_id);
+end;
 
 create function public.suppress_address(
   p_organisation_id uuid, p_value text, p_channel public.channel, p_reason public.suppression_reason
@@ -344,3 +372,4 @@ using (organisation_id = any (array(select private.organisations_with('contacts.
 -- a check or a default runs as the member who writes
 grant execute on function private.is_address(text, text, text) to authenticated;
 select private.open_to('authenticated', 'suppress_address');
+select private.open_to('authenticated', 'read_endpoint');

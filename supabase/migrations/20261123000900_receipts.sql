@@ -228,6 +228,10 @@ returns jsonb
 language plpgsql
 security definer
 set search_path = ''
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_seqscan = off
+set jit = off
 as $$
 declare
   v_new jsonb;
@@ -263,13 +267,16 @@ begin
       -- a provider's clock may be wrong: never later than now
       least(coalesce(i.occurred_at, now()), now()),
       -- applied below, in this transaction: a second version of each row would cost as much as the first
-      case when exists (
-        select
-        from public.alerts a
-        join public.deliveries d on d.organisation_id = a.organisation_id and d.alert_id = a.id
-        where a.id = i.alert_id and d.alert_id = i.alert_id and d.number = i.number
-      ) then now() end
+      case when its_row.number is not null then now() end
     from addressed i
+    -- lateral with a limit: by its whole key. `exists` may become a hash of every delivery that there is
+    left join lateral (
+      select d.number
+      from public.alerts a
+      join public.deliveries d on d.organisation_id = a.organisation_id and d.alert_id = i.alert_id and d.number = i.number
+      where a.id = i.alert_id
+      limit 1
+    ) as its_row on true
     order by i.provider, i.event_key
     on conflict (provider, event_key) do nothing
     returning provider, event_key, applied_at

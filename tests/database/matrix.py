@@ -61,6 +61,7 @@ OPERATIONS: dict[str, tuple[str, Json]] = {
     "transfer_organisation": ("organisation.manage", {"p_user_id": str(uuid4())}),
     "import_contacts": ("contacts.write", {"p_contacts": "no array"}),
     "suppress_address": ("contacts.write", {"p_value": "", "p_channel": "sms", "p_reason": "manual"}),
+    "read_endpoint": ("contacts.write", {"p_address_id": str(uuid4())}),
     "save_template": ("alerts.send", {"p_template": {}}),
     "quote_alert": ("alerts.send", {"p_alert": {}}),
     "send_alert": ("alerts.send", {"p_alert": {}}),
