@@ -51,7 +51,8 @@ def test_messages_are_signed_with_the_secret_that_is_shown(
         ]
     finally:
         carriers.knobs(webhook={"keep_body": False})
-    assert row.body is not None and row.headers is not None
+    assert row.body is not None
+    assert row.headers is not None
     Webhook(reply.json["secret"]).verify(row.body, row.headers)
 
 
