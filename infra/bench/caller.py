@@ -1,8 +1,8 @@
 """A light client: posts ready requests over kept connections, one at a time on each, and reads nothing but the status.
 
 `python -m infra.bench.caller FILE PORT CONNECTIONS`; FILE holds each request after its length (4 bytes).
-Prints {seconds, cpu_seconds, statuses}: a request without an answer for 15 s counts as `late` and is sent again, as Twilio does.
-Answers must not have a body that arrives after their head.
+Prints {seconds, cpu_seconds, statuses}: a request without an answer for 15 s counts as `late` and
+is sent again. Answers must not have a body that arrives after their head.
 """
 
 from __future__ import annotations

@@ -80,7 +80,8 @@ def _figure(pairs: list[dict[str, Any]]) -> Figure:
         bare=callbacks_sent / median([pair["bare_seconds"] for pair in pairs]), ratio=ratio, judged=ratio,
         bound=RATIO_BOUND,
         details={
-            "callbacks": callbacks_sent, "connections": CONNECTIONS, "late": sum(pair["statuses"].get("late", 0) for pair in pairs),
+            "callbacks": callbacks_sent, "connections": CONNECTIONS,
+            "late": sum(pair["statuses"].get("late", 0) for pair in pairs),
             "seconds": [pair["seconds"] for pair in pairs], "bare_seconds": [pair["bare_seconds"] for pair in pairs],
             "cpu_microseconds_a_callback": {
                 name.removesuffix("cpu_seconds").strip("_") or "delivery_webhook":

@@ -118,8 +118,10 @@ def _money_and_time(outcome: Outcome, console: Console) -> None:
     watched = outcome.watched
     console.print(
         f"fan-out {outcome.sent.send_seconds:.2f} s; {rates['messages_accepted']:,} messages accepted in "
-        f"{rates['seconds']:.1f} s = {rates['messages_per_second']:,.0f}/s; everything explained after "
-        f"{_seconds(watched.quiet_seconds)}"
+        f"{rates['seconds']:.1f} s = {rates['messages_per_second']:,.0f}/s, 95% of them in "
+        f"{rates['seconds_of_95_percent']:.1f} s = {rates['messages_per_second_of_95_percent']:,.0f}/s; "
+        f"everything explained after {_seconds(watched.quiet_seconds)}",
+        soft_wrap=True,
     )
     if kills := outcome.killer.kills:
         held = sum(kill.claimed for kill in kills)
