@@ -6,21 +6,18 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from shared import clock, kick, settings, web
+from shared.database import Database, KeepAliveTransport
 from shared.errors import AppError
 from shared.settings import DispatchSettings, Environment
 from shared.stopping import Stopping
 
-if TYPE_CHECKING:
-    from shared.database import AsyncDatabase
-
 LAST_HOP = 100  # dispatchers that start one another without a timer or a send between them
-ALIVE_SECONDS = (
-    15  # a place among the dispatchers ends so long after the last sign of life: a killed one frees its own
-)
+ALIVE_SECONDS = 15  # a place ends so long after the last sign of life: a killed dispatcher frees its own
 SIGN_OF_LIFE_SECONDS = 5
+SOON_SECONDS = 15  # what is due so soon is waited for
 
 
 def create(environment: Environment | None = None) -> web.Function:
@@ -59,25 +56,50 @@ async def _work(
 
     `on_backlog` is called once when there is more to send than one dispatcher should and a place is free.
     """
+    worker = clock.system.uuid4().hex
+    db = Database(KeepAliveTransport(service), service)
+    async with _place(db, worker, dispatch) as place:
+        if not place["admitted"]:
+            return {"admitted": False, "alive": place["alive"]}, False
+        # what dead dispatchers left behind comes first; so one timer is enough for everything
+        with suppress(AppError):
+            await asyncio.to_thread(db.rpc, "sweep_deliveries")
+        backlog = await asyncio.to_thread(db.rpc, "dispatch_backlog")
+        if not backlog["due"] and not 0 <= (backlog["next_seconds"] or -1) <= SOON_SECONDS:
+            return {"admitted": True, "tally": {}, "leaves_work": False}, False
+        tally, leaves_work = await _dispatch(
+            service,
+            channel,
+            dispatch,
+            worker=worker,
+            on_backlog=on_backlog if place["alive"] < dispatch.max_workers else None,
+            is_stopping=stopping.is_requested,
+        )
+    return {"admitted": True, "tally": tally, "leaves_work": leaves_work}, leaves_work
+
+
+async def _dispatch(
+    service: settings.DatabaseSettings,
+    channel: settings.ChannelSettings,
+    dispatch: DispatchSettings,
+    *,
+    worker: str,
+    on_backlog: Callable[[], None] | None,
+    is_stopping: Callable[[], bool],
+) -> tuple[dict[str, dict[str, int]], bool]:
+    """Send what is due. The HTTP client and the channels are imported only now: a timer's kick seldom needs them."""
     from shared import channels
     from shared.database import AsyncDatabase
     from shared.dispatcher import Dispatcher, Limits
     from shared.outbound import Outbound
     from shared.values import Channel
 
-    worker = clock.system.uuid4().hex
     outbound = Outbound(
         timeout_seconds=channel.provider_timeout_seconds,
         connections=dispatch.in_flight * len(Channel),
         local_sink=channel.webhook_local_sink,
     )
-    async with AsyncDatabase(service) as db, outbound, _place(db, worker, dispatch) as place:
-        if not place["admitted"]:
-            return {"admitted": False, "alive": place["alive"]}, False
-        with suppress(
-            AppError
-        ):  # what dead dispatchers left behind comes first; one timer thus does for everything
-            await db.rpc("sweep_deliveries")
+    async with AsyncDatabase(service) as db, outbound:
         dispatcher = Dispatcher(
             db,
             lambda name: channels.load(name, outbound, channel),
@@ -88,20 +110,23 @@ async def _work(
                 call_seconds=channel.provider_timeout_seconds,
             ),
             worker=worker,
-            on_backlog=on_backlog if place["alive"] < dispatch.max_workers else None,
-            is_stopping=stopping.is_requested,
+            on_backlog=on_backlog,
+            is_stopping=is_stopping,
         )
-        tally, leaves_work = await dispatcher.run()
-    return {"admitted": True, "tally": tally, "leaves_work": leaves_work}, leaves_work
+        return await dispatcher.run()
 
 
 @asynccontextmanager
-async def _place(db: AsyncDatabase, worker: str, dispatch: DispatchSettings) -> AsyncIterator[dict[str, Any]]:
+async def _place(db: Database, worker: str, dispatch: DispatchSettings) -> AsyncIterator[dict[str, Any]]:
     """A place among the dispatchers, kept by signs of life and given back at the end."""
 
     async def show_life() -> dict[str, Any]:
-        place: dict[str, Any] = await db.rpc(
-            "begin_dispatch", p_worker=worker, p_limit=dispatch.max_workers, p_lease_seconds=ALIVE_SECONDS
+        place: dict[str, Any] = await asyncio.to_thread(
+            db.rpc,
+            "begin_dispatch",
+            p_worker=worker,
+            p_limit=dispatch.max_workers,
+            p_lease_seconds=ALIVE_SECONDS,
         )
         return place
 
@@ -119,7 +144,7 @@ async def _place(db: AsyncDatabase, worker: str, dispatch: DispatchSettings) -> 
         keeper.cancel()
         if place["admitted"]:
             with suppress(AppError):  # the place ends by itself
-                await db.rpc("end_dispatch", p_worker=worker)
+                await asyncio.to_thread(db.rpc, "end_dispatch", p_worker=worker)
 
 
 def _hop(request: web.Request) -> int:
