@@ -120,13 +120,21 @@ def test_a_duplicate_that_our_rows_do_not_show_is_a_failure() -> None:
     assert any("none of our rows or events shows it" in sentence for sentence in findings.failures)
 
 
-@pytest.mark.parametrize("known", [{"attempt": 2}, {"accepted_events": 2}, {"provider_ids": 2}])
+@pytest.mark.parametrize("known", [{"accepted_events": 2}, {"provider_ids": 2}])
 def test_a_duplicate_that_our_rows_show_is_flagged(known: dict[str, int]) -> None:
     findings = judge(
         deliveries=with_row(1, **known), journal=(*JOURNAL, Accepted("sms", reference(1), "SM2", 11.0))
     )
     assert findings.tallies["sms"].flagged == [reference(1)]
     assert findings.failures == []
+
+
+def test_a_second_attempt_alone_flags_nothing() -> None:
+    findings = judge(
+        deliveries=with_row(1, attempt=2), journal=(*JOURNAL, Accepted("sms", reference(1), "SM2", 11.0))
+    )
+    assert findings.tallies["sms"].flagged == []
+    assert findings.failures
 
 
 def test_a_duplicate_e_mail_is_a_failure_even_when_flagged() -> None:

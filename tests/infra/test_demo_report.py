@@ -115,5 +115,9 @@ def test_percentiles_of_nothing_are_none() -> None:
 
 def test_a_storm_kills_ten_dispatchers_unless_asked_otherwise() -> None:
     assert [default_kills(faults) for faults in Faults] == [0, 0, 10]
-    assert default_limit_seconds(100) == 600
-    assert default_limit_seconds(20_000) == 1200
+
+
+def test_the_limit_grows_with_the_recipients_and_the_storm() -> None:
+    assert default_limit_seconds(100, Faults.NONE) == 600
+    assert default_limit_seconds(20_000, Faults.STANDARD) == 1200
+    assert default_limit_seconds(100, Faults.STORM) == 1200

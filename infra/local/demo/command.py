@@ -41,7 +41,10 @@ Kills = Annotated[
 Limit = Annotated[
     float | None,
     typer.Option(
-        "--limit-seconds", min=1, help="Give up after so long.", show_default="600, more for many recipients"
+        "--limit-seconds",
+        min=1,
+        help="Give up after so long.",
+        show_default="600, more for many recipients and in a storm",
     ),
 ]
 
@@ -68,7 +71,7 @@ def demo(
         seed=seed,
         faults=faults,
         kills=default_kills(faults) if kill_dispatchers is None else kill_dispatchers,
-        limit_seconds=limit_seconds or default_limit_seconds(recipients),
+        limit_seconds=limit_seconds or default_limit_seconds(recipients, faults),
     )
     with explained():
         outcome = on_stack(open_stack(home, port_base), options)

@@ -38,9 +38,10 @@ class Options:
     limit_seconds: float = LEAST_LIMIT_SECONDS
 
 
-def default_limit_seconds(recipients: int) -> float:
-    """Ten minutes, longer for many recipients."""
-    return max(LEAST_LIMIT_SECONDS, recipients * LIMIT_SECONDS_A_RECIPIENT)
+def default_limit_seconds(recipients: int, faults: Faults) -> float:
+    """Ten minutes, longer for many recipients; twice as long in a storm, where the last retry may wait for minutes."""
+    seconds = max(LEAST_LIMIT_SECONDS, recipients * LIMIT_SECONDS_A_RECIPIENT)
+    return 2 * seconds if faults is Faults.STORM else seconds
 
 
 def default_kills(faults: Faults) -> int:
