@@ -25,7 +25,7 @@ from shared.sender import Chunk, Sender, chunks
 from shared.values import Channel
 
 PATIENCE_SECONDS = 15.0  # a wait longer than this is the timer's business, not a running dispatcher's
-STOCK_PER_PLACE = 10  # messages claimed at once for each call in flight
+STOCK_PER_PLACE = 20  # messages claimed at once for each call in flight
 BATCHES_IN_FLIGHT = 4  # where a request carries many messages
 DOUBTS_PAUSE_SECONDS = 1.0
 

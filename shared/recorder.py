@@ -13,7 +13,7 @@ from shared.errors import AppError
 from shared.log import log
 
 LINGER_SECONDS = 0.05  # waited for company: a call costs the database as much for 1 row as for 30
-LARGEST = 500
+LARGEST = 1000
 GIVE_UP_SECONDS = 60.0
 
 

@@ -15,6 +15,7 @@ import pytest
 from functions.dispatch_deliveries.endpoints import LAST_HOP, create
 from infra.local import functions
 from infra.local.settings import Settings
+from shared.dispatcher import STOCK_PER_PLACE
 from shared.web import Request
 from tests.support.scene import make_scene
 
@@ -87,7 +88,7 @@ def test_work_that_is_left_starts_the_next_up_to_the_limit(
 
 def test_a_full_batch_calls_for_help(settings: Settings, sql: Any, kicked: tuple[str, Kicks]) -> None:
     functions_url, kicks = kicked
-    planned(settings, sql, 30)  # more than one batch of 2 places
+    planned(settings, sql, 2 * STOCK_PER_PLACE + 10)  # more than one batch of 2 places
     assert run(settings, functions_url, 7)["leaves_work"] is False
     assert heard(kicks) == [8]
 
